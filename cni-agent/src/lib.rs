@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node agent, bottom to top.
+
+pub mod enrol;
+
+pub mod rules;
+
+pub mod find;
+
+pub mod install;
+pub mod plugin;
+pub mod watch;
+pub mod zds;
+
+pub mod agent;
+
+pub mod config;

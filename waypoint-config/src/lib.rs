@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control plane, bottom to top.
+
+pub mod api;
+
+pub mod store;
+
+pub mod source;
+
+pub mod view;
+
+pub mod ambient;
+
+pub mod caller;
+
+pub mod ca;
+pub mod xds;
+
+pub mod config;

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node proxy, bottom to top.
+
+pub mod mesh;
+pub mod metrics;
+
+pub mod decide;
+
+pub mod net;
+
+pub mod tls;
+
+pub mod certs;
+pub mod xds;
+pub mod zds;
+
+pub mod engine;
+
+pub mod pods;
+
+pub mod admin;
+pub mod config;
+
+pub mod app;
