@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The discovery server.
+//! The discovery server: one pure session per stream, and the server that carries it.
+
+pub mod delta;

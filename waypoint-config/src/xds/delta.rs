@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One client's delta discovery session (the incremental variant of Envoy's xDS protocol), without I/O.
+//!
+//! The server gives it each request and each new generation of resources; it answers with the responses to send. It
+//! remembers what the client was sent or said it has, by content version, so that only differences travel and a
+//! reconnect resends nothing. It never waits for an acknowledgement before the next push: each response carries its
+//! own nonce, and a rejected resource is simply not sent again until it changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use mesh_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+
+/// One resource as it is sent. Its version is a hash of its content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The primary name.
+    pub name: Arc<str>,
+    /// Equal versions mean equal content.
+    pub version: Arc<str>,
+    /// Other names a client may have asked by.
+    pub aliases: Arc<[String]>,
+    /// The resource.
+    pub body: Any,
+}
+
+/// The resources of one type, of one generation.
+pub trait Catalog {
+    /// All of them, for wildcard subscribers.
+    fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_>;
+    /// What a client gets that asked for `name`, which may be an alias and may stand for several.
+    fn resolve(&self, name: &str) -> Vec<Entry>;
+}
+
+/// What the server holds: a catalog per type URL.
+pub trait Catalogs {
+    /// The catalog of `type_url`; `None` if this server has no such type.
+    fn catalog(&self, type_url: &str) -> Option<&dyn Catalog>;
+}
+
+/// What a request led to, beside the responses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A subscription was made or changed.
+    Subscribed,
+    /// The last response was taken.
+    Acknowledged,
+    /// The last response, or part of it, was refused, for this reason.
+    Rejected(String),
+    /// The nonce is not that of the last response: the subscription changes in it count, the acknowledgement does not.
+    Stale,
+    /// This server has no such type; the client is told that what it asks for does not exist.
+    UnknownType,
+}
+
+/// A client's session: lives as long as its stream.
+#[derive(Debug, Default)]
+pub struct Session {
+    watches: BTreeMap<String, Watch>,
+    sent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    wildcard: bool,
+    /// Names asked for one by one.
+    names: BTreeSet<String>,
+    /// What the client has, as far as we know: name to version.
+    known: HashMap<Arc<str>, Arc<str>>,
+    last_nonce: String,
+    answered: bool,
+}
+
+/// Types are pushed in this order; others follow by name. Addresses before the policies that speak of them.
+const ORDER: &[&str] = &[mesh_proto::contract::type_url::ADDRESS, mesh_proto::contract::type_url::AUTHORIZATION];
+
+/// A client that subscribes one by one to more than this is not served further names.
+const MAX_NAMES: usize = 100_000;
+
+impl Session {
+    /// Takes a request; gives what it meant and the response to send at once, if any.
+    pub fn handle_request(
+        &mut self,
+        request: &DeltaDiscoveryRequest,
+        catalogs: &dyn Catalogs,
+    ) -> (Outcome, Option<DeltaDiscoveryResponse>) {
+        let Some(catalog) = catalogs.catalog(&request.type_url) else {
+            // No state is kept for it: type URLs are the client's to invent.
+            let response = request.response_nonce.is_empty().then(|| {
+                let asked = request.resource_names_subscribe.iter().filter(|name| *name != "*");
+                self.respond(&request.type_url, Vec::new(), asked.cloned().collect())
+            });
+            return (Outcome::UnknownType, response);
+        };
+        let first = !self.watches.contains_key(&request.type_url);
+        let watch = self.watches.entry(request.type_url.clone()).or_default();
+        if first {
+            for (name, version) in &request.initial_resource_versions {
+                watch.known.insert(name.as_str().into(), version.as_str().into());
+            }
+        }
+        let added = watch.subscribe(request, first);
+        let outcome = if first {
+            Outcome::Subscribed
+        } else if request.response_nonce.is_empty() || request.response_nonce == watch.last_nonce {
+            match &request.error_detail {
+                Some(error) => Outcome::Rejected(error.message.clone()),
+                None if added.is_empty() => Outcome::Acknowledged,
+                None => Outcome::Subscribed,
+            }
+        } else {
+            Outcome::Stale
+        };
+        let response = match (first, added.is_empty()) {
+            (true, _) => self.push(&request.type_url, catalog, &added),
+            (false, false) => self.push_names(&request.type_url, catalog, &added),
+            (false, true) => None,
+        };
+        (outcome, response)
+    }
+
+    /// Takes a new generation; gives the responses to send, in order. Types without a difference are left out.
+    pub fn handle_generation(&mut self, catalogs: &dyn Catalogs) -> Vec<DeltaDiscoveryResponse> {
+        let mut types: Vec<String> = self.watches.keys().cloned().collect();
+        let rank = |type_url: &String| ORDER.iter().position(|known| known == type_url).unwrap_or(ORDER.len());
+        types.sort_by_key(rank);
+        let push = |type_url: String| {
+            let catalog = catalogs.catalog(&type_url)?;
+            self.push(&type_url, catalog, &BTreeSet::new())
+        };
+        types.into_iter().filter_map(push).collect()
+    }
+
+    /// All differences of one type. The first answer to a subscription goes out even if it is empty: the client waits
+    /// for it.
+    fn push(
+        &mut self,
+        type_url: &str,
+        catalog: &dyn Catalog,
+        asked: &BTreeSet<String>,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let watch = self.watches.get_mut(type_url)?;
+        let wanted: BTreeMap<Arc<str>, Entry> = if watch.wildcard {
+            catalog.entries().map(|entry| (entry.name.clone(), entry)).collect()
+        } else {
+            watch.names.iter().flat_map(|name| catalog.resolve(name)).map(|entry| (entry.name.clone(), entry)).collect()
+        };
+        let gone: Vec<Arc<str>> = watch.known.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        for name in &gone {
+            watch.known.remove(name);
+        }
+        let mut removed: BTreeSet<String> = gone.iter().map(|name| name.to_string()).collect();
+        removed.extend(asked.iter().filter(|name| !answers(&wanted, name)).cloned());
+        let changed: Vec<Entry> =
+            wanted.into_values().filter(|entry| watch.known.get(&entry.name) != Some(&entry.version)).collect();
+        if changed.is_empty() && removed.is_empty() && watch.answered {
+            return None;
+        }
+        Some(self.respond(type_url, changed, removed.into_iter().collect()))
+    }
+
+    /// What was newly asked for by name.
+    fn push_names(
+        &mut self,
+        type_url: &str,
+        catalog: &dyn Catalog,
+        asked: &BTreeSet<String>,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let mut entries = BTreeMap::new();
+        let mut removed = Vec::new();
+        for name in asked {
+            let found = catalog.resolve(name);
+            if found.is_empty() {
+                removed.push(name.clone());
+            }
+            entries.extend(found.into_iter().map(|entry| (entry.name.clone(), entry)));
+        }
+        // A name asked for again is sent again: that is how a client recovers one it dropped.
+        Some(self.respond(type_url, entries.into_values().collect(), removed))
+    }
+
+    fn respond(&mut self, type_url: &str, entries: Vec<Entry>, removed: Vec<String>) -> DeltaDiscoveryResponse {
+        self.sent += 1;
+        let nonce = self.sent.to_string();
+        if let Some(watch) = self.watches.get_mut(type_url) {
+            watch.last_nonce.clone_from(&nonce);
+            watch.answered = true;
+            let named = !watch.wildcard;
+            for entry in &entries {
+                watch.known.insert(entry.name.clone(), entry.version.clone());
+                // Later changes follow the primary name, whatever it was asked by.
+                if named && watch.names.len() < MAX_NAMES {
+                    watch.names.insert(entry.name.to_string());
+                }
+            }
+        }
+        let aliased = self.watches.get(type_url).is_some_and(|watch| !watch.wildcard);
+        let resources = entries.into_iter().map(|entry| resource(entry, aliased)).collect();
+        DeltaDiscoveryResponse {
+            resources,
+            type_url: type_url.to_owned(),
+            removed_resources: removed,
+            nonce,
+            ..Default::default()
+        }
+    }
+}
+
+impl Watch {
+    /// Applies the names of a request; gives those newly asked for.
+    fn subscribe(&mut self, request: &DeltaDiscoveryRequest, first: bool) -> BTreeSet<String> {
+        let subscribe = &request.resource_names_subscribe;
+        if first && subscribe.is_empty() && request.resource_names_unsubscribe.is_empty() {
+            self.wildcard = true;
+        }
+        let mut added = BTreeSet::new();
+        for name in subscribe {
+            if name == "*" {
+                self.wildcard = true;
+            } else if self.names.len() < MAX_NAMES {
+                self.names.insert(name.clone());
+                added.insert(name.clone());
+            }
+        }
+        for name in &request.resource_names_unsubscribe {
+            if name == "*" {
+                self.wildcard = false;
+            } else {
+                self.names.remove(name);
+                self.known.remove(name.as_str());
+                added.remove(name);
+            }
+        }
+        added
+    }
+}
+
+fn answers(wanted: &BTreeMap<Arc<str>, Entry>, name: &str) -> bool {
+    wanted.contains_key(name) || wanted.values().any(|entry| entry.aliases.iter().any(|alias| alias == name))
+}
+
+/// Aliases go only to clients that asked by name: that is what Istio does, and wildcard clients have no use for them.
+fn resource(entry: Entry, aliased: bool) -> Resource {
+    Resource {
+        name: entry.name.to_string(),
+        aliases: if aliased { entry.aliases.to_vec() } else { Vec::new() },
+        version: entry.version.to_string(),
+        resource: Some(entry.body),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "delta/tests.rs"]
+mod tests;
