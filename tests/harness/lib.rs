@@ -1,2 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The test world: nodes and pods out of network namespaces.
+//! The test world: two nodes and their pods out of network namespaces, with the real programs in them.
+//!
+//! Everything lives inside a user, mount, network and process namespace of its own, so no root is needed, the host's network is never touched and
+//! nothing is left behind. The harness plays what is not ours: the container runtime and the kubelet (it calls the real CNI plugin), the API server
+//! (a directory of YAML), and the wire between the nodes, on which it can listen. It must never play a part of the mesh.
+//!
+//! Bottom to top: [`wait`] deadlines, [`tools`] outside programs, [`enter`] the way in, [`netns`] network namespaces, [`process`] child processes,
+//! [`capture`] listening on a wire, [`http`] a tiny client, [`tokens`] callers' tokens, [`objects`] the directory of YAML, [`runtime`] CNI,
+//! [`world`] nodes and pods, [`mesh`] the three programs in it, [`runner`] tests that can say they were skipped.
+
+pub mod capture;
+pub mod enter;
+pub mod http;
+
+pub mod netns;
+pub mod node;
+pub mod objects;
+pub mod pod;
+pub mod process;
+pub mod programs;
+pub mod runner;
+pub mod runtime;
+
+pub mod tools;
+pub mod wait;
+pub mod world;
+
+pub use runner::{Suite, skip};
+pub use world::{Pod, World};

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listening on the wire between the nodes with a packet socket of our own (tcpdump refuses to work in a user namespace).
+
+use std::{
+    collections::BTreeMap,
+    os::fd::AsRawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sys::{
+    socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt},
+    time::TimeVal,
+};
+
+use crate::netns::Netns;
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    stop: Arc<AtomicBool>,
+    reader: JoinHandle<Result<Caught>>,
+}
+
+/// What was seen on the wire.
+#[derive(Debug, Default)]
+pub struct Caught {
+    /// TCP segments with payload, per flow and direction, joined in the order of arrival.
+    flows: BTreeMap<Flow, Vec<u8>>,
+    /// Number of TCP packets, with or without payload.
+    pub packets: usize,
+    /// Bytes of TCP payload.
+    pub bytes: usize,
+}
+
+/// One direction of a TCP connection: addresses and ports as they are in the packets.
+type Flow = (Vec<u8>, u16, Vec<u8>, u16);
+
+impl Capture {
+    /// Starts to listen on interface `interface` of `netns`.
+    pub fn start(netns: &Netns, interface: &str) -> Result<Self> {
+        let (index, fd) = netns
+            .run(|| {
+                let index = nix::net::if_::if_nametoindex(interface)? as usize;
+                let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+                setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
+                // Best effort: above the machine's limit the kernel takes the limit.
+                let _ = setsockopt(&fd, sockopt::RcvBuf, &(32 << 20));
+                Ok((index, fd))
+            })
+            .context("open a packet socket")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let reader = std::thread::spawn(move || {
+            let mut caught = Caught::default();
+            let mut buffer = vec![0; 128 << 10];
+            loop {
+                match recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer) {
+                    Ok((length, from)) if from.is_some_and(|from| from.ifindex() == index) => {
+                        caught.take(&buffer[..length]);
+                    }
+                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    // Only when nothing is waiting any more is a stop obeyed: what was on the wire before it has been seen.
+                    Err(nix::errno::Errno::EAGAIN) if stopped.load(Ordering::Acquire) => return Ok(caught),
+                    Err(nix::errno::Errno::EAGAIN) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        });
+        Ok(Self { stop, reader })
+    }
+
+    /// Stops, and returns what was seen.
+    pub fn stop(self) -> Result<Caught> {
+        self.stop.store(true, Ordering::Release);
+        self.reader.join().map_err(|_| anyhow!("the capture panicked"))?
+    }
+}
+
+impl Caught {
+    /// Whether any direction of any connection carried these bytes in the clear.
+    #[must_use]
+    pub fn contains(&self, needle: &[u8]) -> bool {
+        self.flows.values().any(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+    }
+
+    /// The ports connections went to or came from that are below the ephemeral range, each with its bytes of payload.
+    #[must_use]
+    pub fn ports(&self) -> BTreeMap<u16, usize> {
+        let mut ports = BTreeMap::new();
+        for ((_, from, _, to), bytes) in &self.flows {
+            *ports.entry(*from.min(to)).or_default() += bytes.len();
+        }
+        ports
+    }
+
+    /// Bytes of payload that came from or went to `port`.
+    #[must_use]
+    pub fn bytes_on(&self, port: u16) -> usize {
+        self.flows
+            .iter()
+            .filter(|((_, from, _, to), _)| *from == port || *to == port)
+            .map(|(_, bytes)| bytes.len())
+            .sum()
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let ports: Vec<String> =
+            self.ports().iter().map(|(port, bytes)| format!("port {port}: {bytes} bytes")).collect();
+        format!(
+            "{} TCP packets, {}",
+            self.packets,
+            if ports.is_empty() { "no payload".to_owned() } else { ports.join(", ") }
+        )
+    }
+
+    fn take(&mut self, frame: &[u8]) {
+        if let Some((flow, payload)) = tcp(frame) {
+            self.packets += 1;
+            self.bytes += payload.len();
+            if !payload.is_empty() {
+                self.flows.entry(flow).or_default().extend_from_slice(payload);
+            }
+        }
+    }
+}
+
+/// The flow and payload of an Ethernet frame with TCP over IPv4 or IPv6.
+fn tcp(frame: &[u8]) -> Option<(Flow, &[u8])> {
+    let packet = frame.get(14..)?;
+    let (source, destination, segment) = match frame.get(12..14)? {
+        [0x08, 0x00] => {
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            let total = usize::from(u16::from_be_bytes(packet.get(2..4)?.try_into().ok()?));
+            if *packet.get(9)? != 6 {
+                return None;
+            }
+            // Zero: a segment larger than the field can say, put together by the kernel.
+            let end = if total == 0 { packet.len() } else { total.min(packet.len()) };
+            (packet.get(12..16)?, packet.get(16..20)?, packet.get(header..end)?)
+        }
+        [0x86, 0xdd] => {
+            if *packet.get(6)? != 6 {
+                return None;
+            }
+            let length = usize::from(u16::from_be_bytes(packet.get(4..6)?.try_into().ok()?));
+            let end = if length == 0 { packet.len() } else { (40 + length).min(packet.len()) };
+            (packet.get(8..24)?, packet.get(24..40)?, packet.get(40..end)?)
+        }
+        _ => return None,
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(segment.get(at..at + 2)?.try_into().ok()?));
+    let data = usize::from(segment.get(12)? >> 4) * 4;
+    Some(((source.to_vec(), port(0)?, destination.to_vec(), port(2)?), segment.get(data..)?))
+}

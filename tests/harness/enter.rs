@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way into a world of its own, by starting the calling program again three times.
+//!
+//! A threaded process cannot unshare a user namespace, and a process namespace begins with the next child, so:
+//! *outside* (what cargo started) starts the *door*, which unshares user, mount, network, process, host name and IPC namespaces and starts the *init*,
+//! process 1 of the new world, which mounts `/proc` and an empty `/run`, starts *inside* and reaps. When *inside* ends, *init* ends, and with process 1
+//! everything else: processes, namespaces, mounts. Each stage dies with the one before it.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::Signal,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{Pid, getgid, getuid},
+};
+
+/// Exit status of a door that cannot be opened on this machine; the reason is in the state folder.
+pub const NO_WORLD: u8 = 77;
+
+/// Which of the four stages this process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// As cargo or a person started it.
+    #[default]
+    Outside,
+    /// Unshares.
+    Door,
+    /// Process 1.
+    Init,
+    /// Where the story runs.
+    Inside,
+}
+
+/// What a stage hands to the next on the command line.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// The stage this process is.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    pub stage: Stage,
+    /// The folder for logs and files of this world, on the host's disk.
+    #[arg(long, hide = true, default_value = ".")]
+    pub state: PathBuf,
+}
+
+impl Place {
+    /// Starts the stages below this one; returns `None` when this process is *inside* and shall go on.
+    pub fn enter(&self, name: &str) -> Result<Option<ExitCode>> {
+        match self.stage {
+            Stage::Outside => self.outside(name).map(Some),
+            Stage::Door => self.door().map(Some),
+            Stage::Init => self.init().map(Some),
+            Stage::Inside => Ok(None),
+        }
+    }
+
+    /// Why the door could not be opened, after [`NO_WORLD`].
+    #[must_use]
+    pub fn refusal(name: &str) -> String {
+        state_folder(name).and_then(|state| Ok(fs::read_to_string(state.join("refusal"))?)).unwrap_or_default()
+    }
+
+    fn outside(&self, name: &str) -> Result<ExitCode> {
+        let state = state_folder(name)?;
+        if state.exists() {
+            fs::remove_dir_all(&state).with_context(|| format!("clear {}", state.display()))?;
+        }
+        fs::create_dir_all(&state)?;
+        let status = Command::new(env::current_exe()?)
+            .arg("--stage=door")
+            .arg(format!("--state={}", state.display()))
+            .args(env::args_os().skip(1))
+            .status()?;
+        Ok(exit_code(status))
+    }
+
+    fn door(&self) -> Result<ExitCode> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        if let Err(reason) = leave_the_host() {
+            fs::write(self.state.join("refusal"), format!("{reason:#}"))?;
+            return Ok(ExitCode::from(NO_WORLD));
+        }
+        Ok(exit_code(self.next("init")?.status()?))
+    }
+
+    fn init(&self) -> Result<ExitCode> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // Read before the new /proc is there: the number by which people outside know this process.
+        fs::write(self.state.join("pid"), fs::read_link("/proc/self")?.to_string_lossy().as_bytes())?;
+        furnish()?;
+        let inside = Pid::from_raw(self.next("inside")?.spawn()?.id().try_into()?);
+        loop {
+            match waitpid(None, None) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == inside => {
+                    return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == inside => bail!("the story was ended by {signal}"),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn next(&self, stage: &str) -> Result<Command> {
+        // The stage is the first argument by construction (see `outside`).
+        let rest: Vec<OsString> = env::args_os().skip(2).collect();
+        let mut command = Command::new(env::current_exe()?);
+        command.arg(format!("--stage={stage}")).args(rest);
+        Ok(command)
+    }
+}
+
+/// A program that was built beside this one.
+#[must_use]
+pub fn sibling(program: &str) -> PathBuf {
+    profile_folder().unwrap_or_default().join(program)
+}
+
+/// `target/<profile>`: the folder of the programs of this build.
+pub fn profile_folder() -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    let folder = own.parent().context("a program without a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("deps without a parent")? } else { folder };
+    Ok(folder.to_owned())
+}
+
+fn state_folder(name: &str) -> Result<PathBuf> {
+    let target = profile_folder()?.join("../world");
+    let writable =
+        fs::create_dir_all(&target).is_ok() && nix::unistd::access(&target, nix::unistd::AccessFlags::W_OK).is_ok();
+    let parent =
+        if writable { target.canonicalize()? } else { env::temp_dir().join(format!("lateen-world-{}", getuid())) };
+    Ok(parent.join(name))
+}
+
+fn leave_the_host() -> Result<()> {
+    let (uid, gid) = (getuid(), getgid());
+    let rooms = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    match unshare(rooms | CloneFlags::CLONE_NEWUSER) {
+        Ok(()) => {
+            fs::write("/proc/self/setgroups", "deny").context("deny setgroups")?;
+            fs::write("/proc/self/uid_map", format!("0 {uid} 1")).context("map the user to root")?;
+            fs::write("/proc/self/gid_map", format!("0 {gid} 1")).context("map the group to root")?;
+        }
+        // Real root needs no user namespace to leave the host's network.
+        Err(_) if uid.is_root() => unshare(rooms).context("unshare namespaces as root")?,
+        Err(error) => bail!(
+            "user namespaces are not allowed here ({error}); allow them (sysctl kernel.unprivileged_userns_clone=1 or user.max_user_namespaces) or run as root"
+        ),
+    }
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).context(
+        "no privileges in the new user namespace (on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run as root)",
+    )
+}
+
+/// An own `/proc`, an empty `/run`, an own `/etc/hosts`.
+fn furnish() -> Result<()> {
+    // In a container with a masked /proc the kernel refuses a new one; the old one shows the same processes under other numbers, which will do.
+    let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID, None::<&str>);
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mount an empty /run")?;
+    fs::create_dir_all(crate::netns::FOLDER)?;
+    let hosts = Path::new("/run/hosts");
+    fs::write(hosts, "127.0.0.1 localhost\n::1 localhost\n")?;
+    mount(Some(hosts), "/etc/hosts", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .context("put an own /etc/hosts in place")?;
+    nix::unistd::sethostname("lateen").context("set the host name")?;
+    Ok(())
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

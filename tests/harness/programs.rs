@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The programs of this repository, built with the profile and into the target folder of the program that asks.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::enter::{profile_folder, sibling};
+
+const PROGRAMS: [&str; 5] = ["ztunnel", "cni-agent", "lateen-cni", "waypoint-config", "peer"];
+
+/// Builds them, if cargo is about; started without cargo, what was built before is used. To be called outside, before a world is entered.
+pub fn build() -> Result<()> {
+    let Some(cargo) = env::var_os("CARGO") else {
+        let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !sibling(program).is_file()).collect();
+        ensure!(missing.is_empty(), "not built beside this program: {}; start it with cargo", missing.join(", "));
+        return Ok(());
+    };
+    let folder = profile_folder()?;
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--profile", profile, "--bins"])
+        .args(["-p", "ztunnel", "-p", "cni-agent", "-p", "waypoint-config", "-p", "mesh-tests"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
+        .stdin(Stdio::null());
+    let status = command.status().context("run cargo build")?;
+    ensure!(status.success(), "the programs do not build");
+    Ok(())
+}

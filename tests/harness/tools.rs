@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every program from outside the repository that the tests and the demo call: what for, where it is, which version, and the package it comes in.
+
+use std::{
+    env, fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+/// A program from outside.
+#[derive(Debug)]
+pub struct Tool {
+    /// The name it is called by.
+    pub name: &'static str,
+    /// Other names the same program is installed under.
+    pub aliases: &'static [&'static str],
+    /// The Debian package.
+    pub package: &'static str,
+    /// What it does here.
+    pub purpose: &'static str,
+    /// Whether nothing works without it.
+    pub needed: bool,
+    version: &'static str,
+}
+
+/// Sets up links, addresses and routes.
+pub const IP: Tool = Tool {
+    name: "ip",
+    aliases: &[],
+    package: "iproute2",
+    purpose: "links, addresses and routes of nodes and pods",
+    needed: true,
+    version: "-V",
+};
+/// Enters the world from outside while it is kept.
+pub const NSENTER: Tool = Tool {
+    name: "nsenter",
+    aliases: &[],
+    package: "util-linux",
+    purpose: "a shell in a pod while the demo is kept up",
+    needed: false,
+    version: "--version",
+};
+/// The client of the story.
+pub const CURL: Tool = Tool {
+    name: "curl",
+    aliases: &[],
+    package: "curl",
+    purpose: "the HTTP client in pods",
+    needed: true,
+    version: "--version",
+};
+/// The server of the story.
+pub const PYTHON: Tool = Tool {
+    name: "python3",
+    aliases: &[],
+    package: "python3-minimal",
+    purpose: "the HTTP server in pods (http.server)",
+    needed: true,
+    version: "--version",
+};
+/// A server that speaks first-come TCP.
+pub const REDIS_SERVER: Tool = Tool {
+    name: "redis-server",
+    // Debian: the same binary, told apart by its name, in a package that starts no service.
+    aliases: &["redis-check-rdb"],
+    package: "redis-tools",
+    purpose: "a TCP server in pods",
+    needed: false,
+    version: "--version",
+};
+/// Its client.
+pub const REDIS_CLI: Tool = Tool {
+    name: "redis-cli",
+    aliases: &[],
+    package: "redis-tools",
+    purpose: "its client in pods",
+    needed: false,
+    version: "--version",
+};
+
+/// All of them.
+pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI];
+
+/// The folder inside a world in which every tool is found by its own name.
+pub const FOLDER: &str = "/run/bin";
+
+impl Tool {
+    /// Where it is.
+    pub fn path(&self) -> Result<PathBuf> {
+        self.find().ok_or_else(|| {
+            anyhow!("`{}` is missing ({}); on Debian: apt-get install {}", self.name, self.purpose, self.package)
+        })
+    }
+
+    /// Where it is, if it is there.
+    #[must_use]
+    pub fn find(&self) -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        // A user's PATH often lacks the folders for administration, where Debian keeps `ip`.
+        let folders: Vec<PathBuf> =
+            env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from)).collect();
+        let names = || std::iter::once(&self.name).chain(self.aliases);
+        names().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+    }
+
+    /// The first line of what it says about its version.
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
+        if self.aliases.iter().any(|alias| self.find().is_some_and(|path| path.ends_with(alias))) {
+            return Some(format!("as {}", self.aliases.join(", ")));
+        }
+        let output = Command::new(self.find()?).arg(self.version).stdin(Stdio::null()).output().ok()?;
+        let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// Makes sure of every tool: as root on a Debian system missing ones are installed, otherwise a missing needed one is an error that says how to get it.
+/// To be called outside, before a world is entered.
+pub fn prepare() -> Result<()> {
+    let missing: Vec<&&Tool> = ALL.iter().filter(|tool| tool.find().is_none()).collect();
+    if !missing.is_empty() && nix::unistd::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists() {
+        let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+        packages.dedup();
+        eprintln!("installing {} (apt-get)", packages.join(", "));
+        if let Err(error) = install(&packages) {
+            eprintln!("{error:#}");
+        }
+    }
+    let still: Vec<String> = ALL
+        .iter()
+        .filter(|tool| tool.needed && tool.find().is_none())
+        .map(|tool| format!("`{}`, {} (Debian package {})", tool.name, tool.purpose, tool.package))
+        .collect();
+    ensure!(still.is_empty(), "missing on this machine: {}", still.join("; "));
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let apt = |arguments: &[&str]| -> Result<()> {
+        let output = Command::new("apt-get")
+            .args(["-q", "-y", "-o", "DPkg::Lock::Timeout=120"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output()
+            .context("run apt-get")?;
+        ensure!(
+            output.status.success(),
+            "apt-get {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    };
+    let install: Vec<&str> = ["install", "--no-install-recommends"].iter().chain(packages).copied().collect();
+    // A fresh image has no package lists.
+    apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
+}
+
+/// Inside a world: a folder in which each tool has its own name, wherever the machine keeps it.
+pub(crate) fn furnish() -> Result<()> {
+    fs::create_dir_all(FOLDER)?;
+    for tool in ALL {
+        if let Some(path) = tool.find() {
+            symlink(path, Path::new(FOLDER).join(tool.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The `PATH` of processes in pods: the tools, the programs of this build, and the machine's.
+#[must_use]
+pub fn search_path() -> String {
+    let own = env::var_os("PATH").unwrap_or_default();
+    format!("{FOLDER}:{}:{}:/usr/sbin:/sbin", crate::enter::sibling("").display(), own.to_string_lossy())
+}

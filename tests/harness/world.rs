@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Two nodes, the wire between them, the control plane's place, and the pods of the objects applied to it.
+//!
+//! Plays the scheduler and the kubelets: a Pod that is applied gets a node, a uid, a network through CNI, and its processes.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    capture::Capture,
+    netns::Netns,
+    node::{self, CONTROL},
+    objects::{self, Objects},
+    runtime::{PRIMARY, Sandbox},
+    tools, wait,
+};
+pub use crate::{node::Node, pod::Pod};
+
+/// The whole of it. Dropping it ends every process; the namespaces go with the process that entered.
+#[derive(Debug)]
+pub struct World {
+    /// Where the control plane runs; reached from both nodes.
+    pub control: Netns,
+    /// The API server's stand-in.
+    pub objects: Objects,
+    nodes: Vec<Node>,
+    pods: BTreeMap<(String, String), Pod>,
+    state: PathBuf,
+    lives: u32,
+}
+
+impl World {
+    /// Builds the world inside the namespaces this process was put into; `state` is a folder on the host's disk for logs and YAML.
+    pub fn create(state: &Path) -> Result<Self> {
+        tools::furnish()?;
+        fs::create_dir_all(state.join("logs"))?;
+        let control = Netns::own()?;
+        control.ip(&format!("link set lo up\naddr add {CONTROL}/32 dev lo\n"))?;
+        node::forwarding(&control)?;
+        let nodes = vec![Node::create(1, &control)?, Node::create(2, &control)?];
+        nodes[0].join(&nodes[1])?;
+        let mut objects = Objects::create(&state.join("yaml"))?;
+        for node in &nodes {
+            objects.put(json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": { "name": node.name, "labels": { "kubernetes.io/hostname": node.name } },
+                "status": { "addresses": [{ "type": "InternalIP", "address": node.address().to_string() }] },
+            }))?;
+        }
+        Ok(Self { control, objects, nodes, pods: BTreeMap::new(), state: state.to_owned(), lives: 0 })
+    }
+
+    /// The folder on the host's disk.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Where logs go.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    /// Both nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A node by its name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.name == name).ok_or_else(|| anyhow!("no node {name}; there are n1 and n2"))
+    }
+
+    /// The pods that run.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// A running pod by `namespace/name`.
+    pub fn pod(&self, path: &str) -> Result<&Pod> {
+        let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
+        self.pods.get(&(namespace.to_owned(), name.to_owned())).ok_or_else(|| anyhow!("no pod {path} runs"))
+    }
+
+    /// Listens on the wire between the nodes.
+    pub fn listen(&self) -> Result<Capture> {
+        Capture::start(&self.nodes[0].netns, node::WIRE)
+    }
+
+    /// Applies objects; a Pod that does not run yet is started, one that runs only has its object replaced.
+    pub fn apply(&mut self, yaml: &str) -> Result<()> {
+        let (pods, others): (Vec<Value>, Vec<Value>) =
+            objects::parse(yaml)?.into_iter().partition(|object| object["kind"] == "Pod");
+        for object in others {
+            self.objects.put(object)?;
+        }
+        for pod in pods {
+            let (_, namespace, name) = objects::key(&pod)?;
+            self.objects.put(pod.clone())?;
+            if !self.pods.contains_key(&(namespace, name)) {
+                self.start(&pod)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets or removes a label of a namespace.
+    pub fn label_namespace(&mut self, namespace: &str, label: &str, value: Option<&str>) -> Result<()> {
+        self.objects.change("Namespace", "", namespace, |object| objects::set_label(object, label, value))
+    }
+
+    /// Starts a pod as a kubelet does: its sandbox is tried again until the network plugins agree.
+    pub fn start(&mut self, manifest: &Value) -> Result<()> {
+        let (_, namespace, name) = objects::key(manifest)?;
+        wait::until(&format!("pod {namespace}/{name} to start"), wait::PATIENCE, || self.start_once(manifest))
+    }
+
+    /// Starts a pod with a single try.
+    pub fn start_once(&mut self, manifest: &Value) -> Result<()> {
+        let (_, namespace, name) = objects::key(manifest)?;
+        self.lives += 1;
+        let life = self.lives;
+        let node = match manifest["spec"]["nodeName"].as_str() {
+            Some(node) => self.node(node)?,
+            None => &self.nodes[self.pods.len() % self.nodes.len()],
+        };
+        let (v4, v6) = node.lease();
+        let netns = Netns::create(&format!("cni-{namespace}-{name}-{life}"))?;
+        let link = node.connect(&netns, v4, v6)?;
+        let result = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{ "name": link }, { "name": "eth0", "sandbox": netns.path() }],
+            "ips": [
+                { "interface": 1, "address": format!("{v4}/32"), "gateway": node.gateway4().to_string() },
+                { "interface": 1, "address": format!("{v6}/128"), "gateway": node.gateway6().to_string() },
+            ],
+            "dns": {},
+        });
+        let sandbox = Sandbox {
+            id: format!("{life:064x}"),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: format!("5e0c1f7e-0000-4000-8000-{life:012x}"),
+            netns: netns.path(),
+            result,
+        };
+        self.objects.observe(&node.name, &Pod::observation(&sandbox, &node.name, None))?;
+        let mut pod = Pod::assemble(sandbox, &node.name, netns, (v4, v6))?;
+        pod.hold(&self.logs())?;
+        if let Err(error) = node.runtime.call(&node.netns, "ADD", &pod.sandbox) {
+            // As a runtime does after a failed ADD.
+            let _ = node.runtime.call(&node.netns, "DEL", &pod.sandbox);
+            return Err(error);
+        }
+        let started = pod.start(manifest, &self.logs());
+        self.objects.observe(&node.name, &Pod::observation(&pod.sandbox, &node.name, Some((v4, v6))))?;
+        self.pods.insert((namespace, name), pod);
+        started
+    }
+
+    /// Stops a pod and takes its object away.
+    pub fn delete_pod(&mut self, path: &str) -> Result<()> {
+        let (namespace, name) = path.split_once('/').context("namespace/name")?;
+        let pod =
+            self.pods.remove(&(namespace.to_owned(), name.to_owned())).ok_or_else(|| anyhow!("no pod {path} runs"))?;
+        let node = self.node(&pod.node)?;
+        node.runtime.call(&node.netns, "DEL", &pod.sandbox)?;
+        self.objects.unobserve(&pod.node, namespace, name)?;
+        self.objects.remove("Pod", namespace, name)
+    }
+
+    /// Makes a name known to every process of the world, as a cluster's DNS would.
+    pub fn name(&self, address: impl std::fmt::Display, names: &str) -> Result<()> {
+        let mut text = fs::read_to_string("/etc/hosts")?;
+        text.push_str(&format!("{address} {names}\n"));
+        // In place: the file is a bind mount.
+        fs::write("/etc/hosts", text).context("write /etc/hosts")
+    }
+
+    /// Asks every chained plugin of a pod's node to check the pod.
+    pub fn check_pod(&self, path: &str) -> Result<()> {
+        let pod = self.pod(path)?;
+        let node = self.node(&pod.node)?;
+        ensure!(!node.runtime.chained()?.is_empty(), "only {PRIMARY} is in the conflist");
+        node.runtime.call(&node.netns, "CHECK", &pod.sandbox)
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The clients. Each prints one line per finding and ends with status 0 only if what it is for worked.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write, stdin},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use socket2::SockRef;
+
+use crate::content;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn open(to: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn ask(stream: &TcpStream, question: &str) -> Result<String> {
+    let mut writer = stream;
+    writeln!(writer, "{question}").context("send")?;
+    line(stream)
+}
+
+fn line(stream: &TcpStream) -> Result<String> {
+    // Unbuffered, so that nothing behind the line is lost.
+    let mut answer = Vec::new();
+    let mut reader = stream;
+    loop {
+        let mut byte = [0];
+        let read = reader.read(&mut byte).context("receive")?;
+        if read == 0 || byte[0] == b'\n' {
+            ensure!(read > 0 || !answer.is_empty(), "the connection was closed before an answer came");
+            return Ok(String::from_utf8_lossy(&answer).into_owned());
+        }
+        answer.push(byte[0]);
+    }
+}
+
+/// See `Role::Talk`.
+pub(crate) fn talk(to: SocketAddr) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writeln!(writer, "echo")?;
+    println!("open {}", stream.local_addr()?);
+    for question in stdin().lock().lines() {
+        // The connection breaking is an answer too: whoever listens is waiting for one.
+        match ask(&stream, &question?) {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => println!("broken: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+/// See `Role::Upload`.
+pub(crate) fn upload(to: SocketAddr, bytes: u64) -> Result<()> {
+    let stream = open(to)?;
+    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+    let mut writer = &stream;
+    writeln!(writer, "digest")?;
+    let sent = content::send(writer, bytes).context("send")?;
+    stream.shutdown(Shutdown::Write)?;
+    let answer = line(&stream)?;
+    ensure!(answer == format!("{bytes} {sent}"), "sent {bytes} bytes with digest {sent}, the server had {answer}");
+    println!("{bytes} bytes up, digest {sent}");
+    Ok(())
+}
+
+/// See `Role::Download`.
+pub(crate) fn download(to: SocketAddr, bytes: u64) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writeln!(writer, "send {bytes}")?;
+    let (length, digest) = content::receive(&stream).context("receive")?;
+    let expected = content::send(std::io::sink(), bytes)?;
+    ensure!(
+        (length, &digest) == (bytes, &expected),
+        "expected {bytes} bytes with digest {expected}, got {length} with {digest}"
+    );
+    println!("{bytes} bytes down, digest {digest}");
+    Ok(())
+}
+
+/// See `Role::HalfClose`.
+pub(crate) fn half_close(to: SocketAddr) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writer.write_all(b"late\n12345")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = String::new();
+    BufReader::new(&stream).read_to_string(&mut rest).context("receive")?;
+    print!("{rest}");
+    ensure!(!rest.is_empty(), "nothing came after our direction was closed");
+    Ok(())
+}
+
+/// See `Role::Who`.
+pub(crate) fn who(to: SocketAddr) -> Result<()> {
+    println!("{}", ask(&open(to)?, "who")?);
+    Ok(())
+}
+
+/// See `Role::Reset`.
+pub(crate) fn reset(to: SocketAddr) -> Result<()> {
+    let stream = open(to)?;
+    ensure!(ask(&stream, "hold reset-by-client")? == "holding", "the server does not hold");
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    println!("reset");
+    Ok(())
+}
+
+/// See `Role::AwaitReset`.
+pub(crate) fn await_reset(to: SocketAddr) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writeln!(writer, "reset")?;
+    let mut reader = &stream;
+    match reader.read(&mut [0; 16]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+            println!("reset");
+            Ok(())
+        }
+        other => bail!("expected a reset, got {other:?}"),
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `peer`: the small program that tests run in pods, a server and clients for what curl and redis cannot show: who is calling, half-close, resets, digests
+//! of large transfers, connections that stay open. It is also the launcher that enters a network namespace before it becomes another program.
+
+mod client;
+mod content;
+mod server;
+mod stranger;
+
+use std::{fs::File, net::SocketAddr, os::unix::process::CommandExt, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use nix::sched::{CloneFlags, setns};
+
+/// The test program in pods.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Enter a network namespace and become another program.
+    In {
+        /// Path of the network namespace.
+        netns: PathBuf,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        line: Vec<String>,
+    },
+    /// Do nothing for ever, as a pause container.
+    Pause,
+    /// Serve on a port; the first line of a connection says what it is for (see `server.rs`).
+    Serve {
+        /// The port, on all addresses of both families.
+        port: u16,
+        /// What the server calls itself.
+        #[arg(default_value = "peer")]
+        name: String,
+    },
+    /// Open a connection and send each line of standard input, printing the line that comes back.
+    Talk {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Send bytes, close one direction, and compare the digest that comes back.
+    Upload {
+        /// Where to.
+        to: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Fetch bytes until the server closes, and compare digests.
+    Download {
+        /// Where from.
+        to: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Close one direction at once and print what still comes the other way.
+    HalfClose {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Print the address the server sees.
+    Who {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Open a connection, exchange a line, and reset it.
+    Reset {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Ask the server to reset the connection and print how that was felt.
+    AwaitReset {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Knock at an HBONE port with a certificate of nobody's, claiming to be `identity`.
+    Stranger {
+        /// Where to.
+        to: SocketAddr,
+        /// The SPIFFE id to claim.
+        identity: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().role {
+        Role::In { netns, line } => become_another(&netns, &line),
+        Role::Pause => loop {
+            std::thread::park();
+        },
+        Role::Serve { port, name } => server::serve(port, &name),
+        Role::Talk { to } => client::talk(to),
+        Role::Upload { to, bytes } => client::upload(to, bytes),
+        Role::Download { to, bytes } => client::download(to, bytes),
+        Role::HalfClose { to } => client::half_close(to),
+        Role::Who { to } => client::who(to),
+        Role::Reset { to } => client::reset(to),
+        Role::AwaitReset { to } => client::await_reset(to),
+        Role::Stranger { to, identity } => stranger::knock(to, &identity),
+    }
+}
+
+fn become_another(netns: &PathBuf, line: &[String]) -> Result<()> {
+    setns(File::open(netns).with_context(|| format!("open {}", netns.display()))?, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("enter {}", netns.display()))?;
+    // Returns only when it failed.
+    Err(Command::new(&line[0]).args(&line[1..]).exec()).with_context(|| format!("run {}", line[0]))
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server: a thread per connection, whose first line says what it is for.
+//!
+//! `echo`: sends every further line back · `digest`: reads to the end, answers `bytes digest` · `send N`: sends N bytes and closes · `who`: answers the address
+//! it sees · `name`: answers its own name · `hold`: answers `holding` and then says on standard output how the connection ended · `reset`: resets the connection ·
+//! `late`: waits for the other direction to be closed and only then answers.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv6Addr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use socket2::SockRef;
+
+use crate::content;
+
+/// Serves for ever.
+pub(crate) fn serve(port: u16, name: &str) -> Result<()> {
+    let listener =
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))?;
+    loop {
+        let (stream, _) = listener.accept()?;
+        let name = name.to_owned();
+        std::thread::spawn(move || {
+            if let Err(error) = answer(&stream, &name) {
+                println!("connection from {:?}: {error:#}", stream.peer_addr().ok());
+            }
+        });
+    }
+}
+
+fn answer(stream: &TcpStream, name: &str) -> Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    let mut purpose = String::new();
+    reader.read_line(&mut purpose)?;
+    let mut words = purpose.split_whitespace();
+    match (words.next().unwrap_or(""), words.next().unwrap_or("")) {
+        ("echo", _) => {
+            let mut line = String::new();
+            while reader.read_line(&mut line)? > 0 {
+                writer.write_all(line.as_bytes())?;
+                line.clear();
+            }
+        }
+        ("digest", _) => {
+            let (length, digest) = content::receive(reader)?;
+            writeln!(writer, "{length} {digest}")?;
+        }
+        ("send", length) => {
+            content::send(writer, length.parse()?)?;
+        }
+        ("who", _) => writeln!(writer, "{}", stream.peer_addr()?.ip().to_canonical())?,
+        ("name", _) => writeln!(writer, "{name}")?,
+        ("hold", mark) => {
+            writeln!(writer, "holding")?;
+            let end = reader.read_to_end(&mut Vec::new());
+            println!("{mark}: {}", end.map_or_else(|error| format!("{:?}", error.kind()), |_| "closed".to_owned()));
+        }
+        ("reset", _) => SockRef::from(stream).set_linger(Some(Duration::ZERO))?,
+        ("late", _) => {
+            let (length, _) = content::receive(reader)?;
+            writeln!(writer, "after the end of {length} bytes")?;
+        }
+        (other, _) => writeln!(writer, "no such purpose: {other:?}")?,
+    }
+    Ok(())
+}
