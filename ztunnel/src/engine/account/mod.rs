@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the mesh says about its connections: the `istio_tcp_*` series (ztunnel.md §13.1, §13.2) and the access log (§13.3).
+//!
+//! Data threads count into handles of their own ([`Book`]); `metrics.rs` reads [`Accounts`] at scrape. The log line of a connection is
+//! formatted once, at its end.
+
+mod book;
+mod labels;
+mod log;
+
+pub use book::{Accounts, Series, Totals};
+pub use labels::{Flag, Labels, Party, Reporter, ServiceLabels};
+pub use log::{AccessLog, LogFormat};
+
+pub(crate) use book::{Book, Handle};
+pub(crate) use log::{Complete, Denied, LogBuffer, LogParty};

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Sessions between credentials of one test CA, entirely in memory.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::record::{Opened, Records};
+use super::*;
+use crate::net::Buffer;
+
+struct Ca {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn ca() -> Ca {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    Ca { certificate, issuer: Issuer::new(params, key) }
+}
+
+fn issue(ca: &Ca, names: &[&str]) -> (PrivateKeyDer<'static>, Vec<CertificateDer<'static>>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names.iter().map(|name| SanType::URI((*name).try_into().unwrap())).collect();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
+    (PrivateKeyDer::try_from(key.serialize_der()).unwrap(), vec![certificate])
+}
+
+fn credential(ca: &Ca, name: &str) -> Credential {
+    let (key, chain) = issue(ca, &[name]);
+    Credential::new(Material { identity: name.parse().unwrap(), key, chain, roots: vec![ca.certificate.clone()] })
+        .unwrap()
+}
+
+fn pair(
+    client: &Credential,
+    server: &Credential,
+    expected: &[&str],
+) -> (Result<Established, TlsError>, Result<Established, TlsError>) {
+    let expected = expected.iter().map(|name| name.parse().unwrap()).collect();
+    let mut ends = [Some(client.dial(expected).unwrap()), Some(server.accept().unwrap())];
+    let mut wires = [Buffer::default(), Buffer::default()];
+    let mut results = [None, None];
+    for _ in 0..10 {
+        for end in 0..2 {
+            let Some(mut handshake) = ends[end].take() else { continue };
+            let [to_server, to_client] = &mut wires;
+            let (input, output) = if end == 0 { (to_client, to_server) } else { (to_server, to_client) };
+            let arrived = input.filled().to_vec();
+            input.clear();
+            match handshake.advance(&arrived, output, &mut Buffer::default()) {
+                Ok(Progress::Done) => results[end] = Some(handshake.finish()),
+                Ok(Progress::More) => ends[end] = Some(handshake),
+                Err(error) => results[end] = Some(Err(error)),
+            }
+        }
+    }
+    let [client, server] = results;
+    (client.unwrap(), server.unwrap())
+}
+
+const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
+const SERVER: &str = "spiffe://cluster.local/ns/default/sa/server";
+
+#[test]
+fn both_ends_learn_who_the_other_is_and_data_flows() {
+    let ca = ca();
+    let (client, server) = pair(&credential(&ca, CLIENT), &credential(&ca, SERVER), &[CLIENT, SERVER]);
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    assert_eq!(client.peer.identity().to_string(), SERVER);
+    assert_eq!(server.peer.identity().to_string(), CLIENT);
+
+    let sent: Vec<u8> = (0..700_000u32).map(|i| (i * 7) as u8).collect();
+    let (mut wire, mut plain, mut back) = (Buffer::default(), Buffer::default(), Buffer::default());
+    client.records.seal(&sent, &mut wire).unwrap();
+    // Fed in odd pieces, so that records are cut everywhere.
+    let mut input = Buffer::default();
+    while !wire.is_empty() {
+        let piece = wire.len().min(9973);
+        server.records.resume(&mut input);
+        input.put(&wire.filled()[..piece]);
+        wire.take(piece);
+        assert_eq!(server.records.open(&mut input, &mut plain, &mut back).unwrap(), Opened::More);
+        // Writing while half a record waits must not disturb it.
+        server.records.seal(b"answer", &mut back).unwrap();
+    }
+    assert!(plain.filled() == sent);
+    client.records.close(&mut wire).unwrap();
+    assert_eq!(server.records.open(&mut wire, &mut plain, &mut back).unwrap(), Opened::Closed);
+}
+
+#[test]
+fn a_server_with_another_identity_is_refused_and_named() {
+    let ca = ca();
+    let (client, server) = pair(&credential(&ca, CLIENT), &credential(&ca, SERVER), &[CLIENT]);
+    let text = client.err().unwrap().to_string();
+    let expected =
+        format!("identity verification error: peer did not present the expected SAN ({CLIENT}), got {SERVER}");
+    assert_eq!(text, expected);
+    assert!(server.is_err(), "the server is told by an alert");
+}
+
+#[test]
+fn nobody_is_expected_means_nobody_is_accepted() {
+    let ca = ca();
+    let (client, _) = pair(&credential(&ca, CLIENT), &credential(&ca, SERVER), &[]);
+    assert!(matches!(client.err().unwrap(), TlsError::Identity(_)));
+}
+
+#[test]
+fn a_client_of_another_trust_domain_is_refused() {
+    let ca = ca();
+    let foreign = credential(&ca, "spiffe://other.example/ns/default/sa/client");
+    let (_, server) = pair(&foreign, &credential(&ca, SERVER), &[SERVER]);
+    assert!(matches!(server.err().unwrap(), TlsError::Identity(_)));
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_refused_by_both() {
+    let (ours, theirs) = (ca(), ca());
+    let (client, _) = pair(&credential(&ours, CLIENT), &credential(&theirs, SERVER), &[SERVER]);
+    assert!(matches!(client.err().unwrap(), TlsError::Protocol(_)));
+}
+
+#[test]
+fn a_tampered_record_is_an_error() {
+    let ca = ca();
+    let (client, server) = pair(&credential(&ca, CLIENT), &credential(&ca, SERVER), &[SERVER]);
+    let (mut wire, mut plain, mut back) = (Buffer::default(), Buffer::default(), Buffer::default());
+    client.unwrap().records.seal(b"hello", &mut wire).unwrap();
+    wire.filled_mut()[8] ^= 1;
+    assert!(server.unwrap().records.open(&mut wire, &mut plain, &mut back).is_err());
+    assert!(plain.is_empty());
+    assert!(!back.is_empty(), "an alert goes back");
+}
+
+#[test]
+fn a_certificate_for_somebody_else_makes_no_credential() {
+    let ca = ca();
+    let (key, chain) = issue(&ca, &[CLIENT]);
+    let material = Material { identity: SERVER.parse().unwrap(), key, chain, roots: vec![ca.certificate.clone()] };
+    assert!(matches!(Credential::new(material), Err(TlsError::Credential { .. })));
+}
