@@ -11,6 +11,8 @@ pub mod view;
 
 pub mod ambient;
 
+pub mod line;
+
 pub mod caller;
 
 pub mod ca;

@@ -134,7 +134,7 @@ fn endpoints(slice: &EndpointSlice) -> Result<(), ObjectError> {
         "FQDN" => return Ok(()),
         other => return refuse("addressType", format!("{other:?} is none of IPv4, IPv6, FQDN")),
     };
-    for (i, endpoint) in slice.endpoints.iter().enumerate() {
+    for (i, endpoint) in slice.endpoints.iter().flatten().enumerate() {
         for (j, address) in endpoint.addresses.iter().enumerate() {
             let path = format!("endpoints[{i}].addresses[{j}]");
             ip(&path, address)?;
@@ -153,7 +153,10 @@ fn endpoints(slice: &EndpointSlice) -> Result<(), ObjectError> {
 
 fn authorization(spec: &AuthorizationPolicySpec) -> Result<(), ObjectError> {
     if spec.narrowing_selector().is_some() && spec.is_for_gateways() {
-        return refuse("spec", "selector and targetRefs exclude each other: one is for node proxies, the other for waypoints");
+        return refuse(
+            "spec",
+            "selector and targetRefs exclude each other: one is for node proxies, the other for waypoints",
+        );
     }
     match (spec.action, &spec.provider) {
         (Action::Custom, None) => return refuse("spec.provider", "is missing: action CUSTOM needs one"),
@@ -199,8 +202,15 @@ fn source(path: &str, source: &Source) -> Result<(), ObjectError> {
         [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
     {
         for (i, account) in accounts.iter().enumerate() {
-            if account.matches('/').count() > 1 || account.starts_with('/') || account.ends_with('/') || account.contains('*') {
-                return refuse(format!("{path}.{field}[{i}]"), format!("{account:?} is neither `name` nor `namespace/name`"));
+            if account.matches('/').count() > 1
+                || account.starts_with('/')
+                || account.ends_with('/')
+                || account.contains('*')
+            {
+                return refuse(
+                    format!("{path}.{field}[{i}]"),
+                    format!("{account:?} is neither `name` nor `namespace/name`"),
+                );
             }
         }
     }

@@ -10,7 +10,7 @@ mod selector;
 pub use check::{is_dns_label, is_dns_subdomain, parse_range};
 pub use object::{Key, Kind, Object, ObjectError, UnknownKind};
 pub use policy::{
-    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, FromEntry, Mode, MutualTls, Operation, PeerAuthentication,
-    PeerAuthenticationSpec, Provider, Rule, Source, TargetReference, ToEntry,
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, FromEntry, Mode, MutualTls, Operation,
+    PeerAuthentication, PeerAuthenticationSpec, Provider, Rule, Source, TargetReference, ToEntry,
 };
 pub use selector::{Labels, WorkloadSelector};

@@ -55,8 +55,12 @@ impl Kind {
             ("v1", "Service") => Ok(Self::Service),
             ("v1", "ServiceAccount") => Ok(Self::ServiceAccount),
             ("discovery.k8s.io/v1", "EndpointSlice") => Ok(Self::EndpointSlice),
-            ("security.istio.io/v1" | "security.istio.io/v1beta1", "AuthorizationPolicy") => Ok(Self::AuthorizationPolicy),
-            ("security.istio.io/v1" | "security.istio.io/v1beta1", "PeerAuthentication") => Ok(Self::PeerAuthentication),
+            ("security.istio.io/v1" | "security.istio.io/v1beta1", "AuthorizationPolicy") => {
+                Ok(Self::AuthorizationPolicy)
+            }
+            ("security.istio.io/v1" | "security.istio.io/v1beta1", "PeerAuthentication") => {
+                Ok(Self::PeerAuthentication)
+            }
             _ => Err(UnknownKind),
         }
     }

@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services, workloads and policies resolved into one snapshot.
+//! What the objects mean together: services, workloads and policies resolved into one immutable snapshot, kept up to date change by change.
+//! Pure. `line` drives it, `ambient` (and later `envoy`) translate it, the CA asks it who runs where.
+
+mod build;
+mod endpoint;
+mod model;
+mod owner;
+mod pod;
+mod policy;
+mod service;
+
+pub use build::{Touched, View};
+pub use model::{
+    AppProtocol, Families, Locality, Mesh, Name, Policy, PortLevel, PortMapping, Preference, Resident, Scope, Service,
+    ServicePort, Snapshot, Tunnel, Workload, WorkloadId,
+};
+pub use policy::{is_dry_run, is_for_node_proxies};
