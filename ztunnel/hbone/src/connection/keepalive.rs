@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether the peer is still there: a ping after some time, another some time after each pong.
+
+use std::time::{Duration, Instant};
+
+/// The payload of our keepalive pings.
+pub(super) const KEEPALIVE: [u8; 8] = *b"hb-alive";
+/// The payload of the ping behind the first GOAWAY.
+pub(super) const DRAIN: [u8; 8] = *b"hb-drain";
+
+/// Where the rhythm stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keepalive {
+    /// The next ping is due then.
+    Resting { until: Instant },
+    /// A ping is out; unless something arrives, the peer counts as gone then.
+    Waiting { until: Instant },
+}
+
+/// What is to be done at a deadline.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    Gone,
+}
+
+impl Keepalive {
+    pub(super) fn new(now: Instant, interval: Duration) -> Self {
+        Self::Resting { until: now + interval }
+    }
+
+    pub(super) fn deadline(self) -> Instant {
+        match self {
+            Self::Resting { until } | Self::Waiting { until } => until,
+        }
+    }
+
+    /// Something arrived. Data may stand before the pong in a long queue, so any byte is a sign of life.
+    pub(super) fn heard(&mut self, now: Instant, timeout: Duration) {
+        if let Self::Waiting { until } = self {
+            *until = now + timeout;
+        }
+    }
+
+    pub(super) fn pong(&mut self, now: Instant, interval: Duration) {
+        if let Self::Waiting { .. } = self {
+            *self = Self::Resting { until: now + interval };
+        }
+    }
+
+    pub(super) fn check(&mut self, now: Instant, timeout: Duration) -> Due {
+        match *self {
+            Self::Resting { until } if now >= until => {
+                *self = Self::Waiting { until: now + timeout };
+                Due::Ping
+            }
+            Self::Waiting { until } if now >= until => Due::Gone,
+            _ => Due::Nothing,
+        }
+    }
+}

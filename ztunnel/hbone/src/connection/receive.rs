@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the peer does, frame by frame (RFC 9113 §5, §6). Header lists are in `receive_headers`.
+
+use std::time::Instant;
+
+use super::event::{Event, ResetReason, StreamId};
+use super::keepalive::DRAIN;
+use super::keepalive::KEEPALIVE;
+use super::recent::Past;
+use super::state::{Connection, DEFAULT_WINDOW, Life, Role, Table};
+use super::streams::{Half, Wish};
+use crate::error::{ConnectionError, ErrorCode};
+use crate::flood::Kind;
+use crate::frame::{self, MAX_FRAME_SIZE, MIN_FRAME_SIZE, Piece, setting_id};
+
+impl Connection {
+    /// The next thing that happened. Call until `None`: then all input is used up and nothing else is to be told. The caller
+    /// may act on streams between calls. After an error, write what is queued and close.
+    pub fn next_event<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> Result<Option<Event<'i>>, ConnectionError> {
+        if self.life == Life::Ended {
+            return Err(ConnectionError::Ended);
+        }
+        if !input.is_empty() {
+            self.keepalive.heard(now, self.options.ping_timeout);
+        }
+        self.advance(now, input).map_err(|error| self.fail(error))
+    }
+
+    fn advance<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> Result<Option<Event<'i>>, ConnectionError> {
+        loop {
+            if let Some(event) = self.pending() {
+                return Ok(Some(event));
+            }
+            let Some(piece) = self.reader.next(input)? else { return Ok(None) };
+            let queued = self.control.len();
+            let event = self.take(now, piece)?;
+            self.forced += self.control.len() - queued;
+            let limit = self.options.control_limit;
+            if self.forced > limit || self.control.len() > limit * OWN_CONTROL {
+                return Err(ConnectionError::ControlBacklog { queued: self.control.len() });
+            }
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// What is to be told without more input.
+    fn pending(&mut self) -> Option<Event<'static>> {
+        if let Some(event) = self.reading.ended.take().and_then(|stream| self.end_remote(stream)) {
+            return Some(event);
+        }
+        if self.role == Role::Client
+            && let Some(last) = self.peer.last_stream
+            && let Some(stream) = self.streams.above(last)
+        {
+            self.forget(stream);
+            return Some(Event::Reset { stream, code: ErrorCode::REFUSED_STREAM, reason: ResetReason::NotProcessed });
+        }
+        while self.send_window.open() > 0 {
+            let stream = self.writable.pop_front()?;
+            let Some(entry) = self.streams.get_mut(stream) else { continue };
+            if entry.send.open() == 0 {
+                entry.wish = Wish::ForStream;
+                continue;
+            }
+            entry.wish = Wish::None;
+            return Some(Event::Writable { stream });
+        }
+        None
+    }
+
+    fn take<'i>(&mut self, now: Instant, piece: Piece<'i>) -> Result<Option<Event<'i>>, ConnectionError> {
+        let opens = matches!(piece, Piece::Setting { .. } | Piece::SettingsEnd);
+        if !self.opening.settings_seen && !opens {
+            return Err(ConnectionError::Protocol("the first frame is not SETTINGS"));
+        }
+        match piece {
+            Piece::Data(bytes) => return Ok(self.data(bytes)),
+            Piece::DataStart { stream, length } => return self.data_start(now, stream, length),
+            Piece::DataEnd { end } => return self.data_end(now, end),
+            Piece::Padding(length) => self.padding(now, length),
+            Piece::HeadersStart => self.block_began = Some(now),
+            Piece::Headers { stream, end, block } => {
+                self.block_began = None;
+                return self.headers_received(now, stream, end, &block);
+            }
+            Piece::Setting { id, value } => self.setting(id, value)?,
+            Piece::SettingsEnd => {
+                self.spend(Kind::Settings, now)?;
+                self.opening.settings_seen = true;
+                frame::settings_ack(&mut self.control);
+                return Ok(Some(Event::Settings));
+            }
+            Piece::SettingsAck => {
+                self.spend(Kind::Settings, now)?;
+                self.opening.ack_seen = true;
+            }
+            Piece::Ping { ack: false, payload } => {
+                self.spend(Kind::Pings, now)?;
+                frame::ping(&mut self.control, true, payload);
+            }
+            Piece::Ping { ack: true, payload } => match payload {
+                KEEPALIVE => self.keepalive.pong(now, self.options.ping_interval),
+                DRAIN => self.announcement_arrived(),
+                _ => self.spend(Kind::Noise, now)?,
+            },
+            Piece::GoAway { last, code } => {
+                self.spend(Kind::Noise, now)?;
+                // The last stream must not rise again (RFC 9113 §6.8).
+                self.peer.last_stream = Some(self.peer.last_stream.map_or(last, |before| before.min(last)));
+                return Ok(Some(Event::GoAway { code }));
+            }
+            Piece::Reset { stream, code } => return self.reset_received(now, stream, code),
+            Piece::WindowUpdate { stream, increment } => return self.window_update(now, stream, increment),
+            Piece::Ignored => self.spend(Kind::Noise, now)?,
+        }
+        Ok(None)
+    }
+
+    /// One more of what there can be too much of.
+    pub(super) fn spend(&mut self, kind: Kind, now: Instant) -> Result<(), ConnectionError> {
+        if self.flood.take(kind, now) { Ok(()) } else { Err(ConnectionError::Flood(kind)) }
+    }
+
+    fn data_start<'i>(&mut self, now: Instant, number: u32, length: u32) -> Result<Option<Event<'i>>, ConnectionError> {
+        self.reading.stream = None;
+        self.reading.empty = length == 0;
+        if !self.receive_window.arrive(length) {
+            return Err(ConnectionError::FlowControl("more data than the connection's window"));
+        }
+        let id = match self.streams.find(number) {
+            Ok(id) => id,
+            Err(past) => {
+                self.late(now, number, past)?;
+                return Ok(None);
+            }
+        };
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(None) };
+        match stream.remote {
+            Half::Waiting => self.fault(now, id, ErrorCode::PROTOCOL_ERROR, "data before the answer").map(Some),
+            Half::Ended => self.fault(now, id, ErrorCode::STREAM_CLOSED, "data behind END_STREAM").map(Some),
+            Half::Open if !stream.receive.arrive(length) => {
+                self.fault(now, id, ErrorCode::FLOW_CONTROL_ERROR, "more data than the stream's window").map(Some)
+            }
+            Half::Open => {
+                self.reading.stream = Some(id);
+                Ok(None)
+            }
+        }
+    }
+
+    fn data<'i>(&mut self, bytes: &'i [u8]) -> Option<Event<'i>> {
+        // A frame has at most 2^24 bytes.
+        self.credit(bytes.len() as u32);
+        let stream = self.reading.stream?;
+        self.streams.get(stream)?;
+        Some(Event::Data { stream, bytes })
+    }
+
+    /// Padding counts as data in flow control, and nobody will ever consume it.
+    fn padding(&mut self, now: Instant, length: u32) {
+        self.credit(length);
+        if let Some(stream) = self.reading.stream {
+            self.consumed(now, stream, length as usize);
+        }
+    }
+
+    fn credit(&mut self, length: u32) {
+        if let Some(credit) = self.receive_window.received(length) {
+            frame::window_update(&mut self.control, 0, credit);
+        }
+    }
+
+    fn data_end<'i>(&mut self, now: Instant, end: bool) -> Result<Option<Event<'i>>, ConnectionError> {
+        if self.reading.empty && !end {
+            self.spend(Kind::Noise, now)?;
+        }
+        let stream = self.reading.stream.take();
+        Ok(stream.filter(|_| end).and_then(|stream| self.end_remote(stream)))
+    }
+
+    /// The peer has sent END_STREAM.
+    pub(super) fn end_remote(&mut self, stream: StreamId) -> Option<Event<'static>> {
+        self.streams.get(stream)?;
+        self.streams.end(stream, |stream| &mut stream.remote);
+        if self.streams.get(stream).is_some_and(|stream| stream.is_ended() && stream.receive.is_empty()) {
+            self.forget(stream);
+        }
+        Some(Event::End { stream })
+    }
+
+    /// A frame with content for a stream that is not open.
+    pub(super) fn late(&mut self, now: Instant, number: u32, past: Past) -> Result<(), ConnectionError> {
+        match past {
+            Past::Idle => Err(ConnectionError::Protocol("a frame on a stream that was never opened")),
+            Past::Skipped => Err(ConnectionError::Protocol("a frame on a stream that was passed over")),
+            Past::Forgiven => Ok(()),
+            Past::Closed => {
+                self.spend(Kind::Faults, now)?;
+                frame::reset(&mut self.control, number, ErrorCode::STREAM_CLOSED.0);
+                self.streams.forgive(number);
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer broke the rules on one stream: it is reset, the others go on.
+    pub(super) fn fault(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        code: ErrorCode,
+        reason: &'static str,
+    ) -> Result<Event<'static>, ConnectionError> {
+        self.spend(Kind::Faults, now)?;
+        self.abort(stream, code);
+        Ok(Event::Reset { stream, code, reason: ResetReason::Fault(reason) })
+    }
+
+    fn reset_received<'i>(
+        &mut self,
+        now: Instant,
+        number: u32,
+        code: ErrorCode,
+    ) -> Result<Option<Event<'i>>, ConnectionError> {
+        let stream = match self.streams.find(number) {
+            Ok(stream) => stream,
+            Err(Past::Idle) => return Err(ConnectionError::Protocol("RST_STREAM on a stream that was never opened")),
+            Err(_) => return self.spend(Kind::Noise, now).map(|()| None),
+        };
+        let unanswered = self.streams.get(stream).is_some_and(|stream| stream.local == Half::Waiting);
+        if unanswered {
+            self.spend(Kind::Resets, now)?;
+        }
+        self.forget(stream);
+        Ok(Some(Event::Reset { stream, code, reason: ResetReason::Peer }))
+    }
+
+    fn window_update<'i>(
+        &mut self,
+        now: Instant,
+        number: u32,
+        increment: u32,
+    ) -> Result<Option<Event<'i>>, ConnectionError> {
+        self.spend(Kind::WindowUpdates, now)?;
+        if number == 0 {
+            if increment == 0 {
+                return Err(ConnectionError::Protocol("WINDOW_UPDATE of 0 on the connection"));
+            }
+            if !self.send_window.add(increment) {
+                return Err(ConnectionError::FlowControl("the connection's window raised over 2^31-1"));
+            }
+            return Ok(None);
+        }
+        let id = match self.streams.find(number) {
+            Ok(id) => id,
+            Err(Past::Idle) => {
+                return Err(ConnectionError::Protocol("WINDOW_UPDATE on a stream that was never opened"));
+            }
+            Err(_) => return Ok(None),
+        };
+        if increment == 0 {
+            return self.fault(now, id, ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE of 0").map(Some);
+        }
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(None) };
+        if !stream.send.add(increment) {
+            return self.fault(now, id, ErrorCode::FLOW_CONTROL_ERROR, "window raised over 2^31-1").map(Some);
+        }
+        if stream.wish == Wish::ForStream && stream.send.open() > 0 {
+            stream.wish = Wish::Queued;
+            self.writable.push_back(id);
+        }
+        Ok(None)
+    }
+
+    fn setting(&mut self, id: u16, value: u32) -> Result<(), ConnectionError> {
+        match id {
+            setting_id::HEADER_TABLE_SIZE => {
+                if value < DEFAULT_TABLE && self.peer.table == Table::Assumed {
+                    self.peer.table = Table::Due;
+                }
+            }
+            setting_id::ENABLE_PUSH => {
+                if value > 1 || (value == 1 && self.role == Role::Client) {
+                    return Err(ConnectionError::Protocol("ENABLE_PUSH with a value that is not allowed"));
+                }
+            }
+            setting_id::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value,
+            setting_id::INITIAL_WINDOW_SIZE => self.initial_window_changed(value)?,
+            setting_id::MAX_FRAME_SIZE => {
+                if !(MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&value) {
+                    return Err(ConnectionError::Protocol("MAX_FRAME_SIZE out of bounds"));
+                }
+                self.peer.max_frame_size = value;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Changes what every open stream may send by the difference, below zero if need be (RFC 9113 §6.9.2).
+    fn initial_window_changed(&mut self, value: u32) -> Result<(), ConnectionError> {
+        let too_large = ConnectionError::FlowControl("INITIAL_WINDOW_SIZE over 2^31-1, or a window raised over it");
+        let (Ok(new), Ok(old)) = (i32::try_from(value), i32::try_from(self.peer.initial_window)) else {
+            return Err(too_large);
+        };
+        self.peer.initial_window = value;
+        for (id, stream) in self.streams.iter_mut() {
+            if !stream.send.shift(new - old) {
+                return Err(too_large);
+            }
+            if stream.wish == Wish::ForStream && stream.send.open() > 0 {
+                stream.wish = Wish::Queued;
+                self.writable.push_back(id);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many times `control_limit` may be queued, answers of the caller included.
+const OWN_CONTROL: usize = 4;
+/// The size of a header table before SETTINGS say otherwise.
+const DEFAULT_TABLE: u32 = 4096;
+
+const _: () = assert!(DEFAULT_WINDOW < i32::MAX as u32);

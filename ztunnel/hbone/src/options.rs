@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a connection announces, grants and waits for. The defaults are the contract; tests and tuning change single fields.
+
+use std::time::Duration;
+
+use crate::budget::Budget;
+
+/// Settings of one connection, shared by those of one pod. Start from [`Options::client`] or [`Options::server`].
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The pod's budget, charged for bytes held for slow readers and for windows grown beyond `initial_window`.
+    pub budget: Budget,
+    /// Window a stream opens with, announced as SETTINGS_INITIAL_WINDOW_SIZE.
+    pub initial_window: u32,
+    /// What a stream's window may grow to.
+    pub max_window: u32,
+    /// The window of the connection; it is returned on receipt, so it only bounds what is in flight.
+    pub connection_window: u32,
+    /// The largest frame we take, announced as SETTINGS_MAX_FRAME_SIZE.
+    pub max_frame_size: u32,
+    /// Server: streams the client may have open, announced as SETTINGS_MAX_CONCURRENT_STREAMS.
+    /// Client: the most it opens, whatever more the server grants.
+    pub max_streams: u32,
+    /// Decoded size of a header list and encoded size of a header block we take, announced as SETTINGS_MAX_HEADER_LIST_SIZE.
+    pub max_header_bytes: u32,
+    /// Fields of a header list we take.
+    pub max_header_fields: u32,
+    /// Bytes held for one stream.
+    pub stream_limit: usize,
+    /// Bytes held for all streams of this connection.
+    pub tunnel_limit: usize,
+    /// Control bytes that may wait for a peer that does not read.
+    pub control_limit: usize,
+    /// Silence before the first ping, and between a pong and the next ping.
+    pub ping_interval: Duration,
+    /// How long a ping may stay without any sign of life.
+    pub ping_timeout: Duration,
+    /// How long the peer's preface and SETTINGS, and any header block it begins, may take.
+    pub opening_timeout: Duration,
+}
+
+impl Options {
+    /// The defaults of the side that opens streams.
+    pub fn client(budget: Budget) -> Self {
+        Self { max_streams: 100, max_header_bytes: 16 << 10, ..Self::server(budget) }
+    }
+
+    /// The defaults of the side that answers them.
+    pub fn server(budget: Budget) -> Self {
+        Self {
+            budget,
+            initial_window: 256 << 10,
+            max_window: 4 << 20,
+            connection_window: 16 << 20,
+            max_frame_size: 1 << 20,
+            max_streams: 200,
+            max_header_bytes: 64 << 10,
+            max_header_fields: 100,
+            stream_limit: 4 << 20,
+            tunnel_limit: 64 << 20,
+            control_limit: 64 << 10,
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(20),
+            opening_timeout: Duration::from_secs(10),
+        }
+    }
+}
