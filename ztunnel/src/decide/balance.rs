@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which endpoint of a service takes a connection, and at which address and port. Allocates nothing.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rand::{Rng, RngExt};
+
+use super::route::RouteError;
+use crate::mesh::{Endpoint, IpFamilies, Mode, Scope, Service, Workload};
+
+/// A connection that wants an endpoint.
+pub(super) struct Wanted<'a> {
+    pub(super) service: &'a Service,
+    /// Who connects.
+    pub(super) source: &'a Workload,
+    /// The service port.
+    pub(super) port: u16,
+    /// An address of the family the client uses, and the address itself if an endpoint owns it.
+    pub(super) near: IpAddr,
+    pub(super) purpose: Purpose,
+}
+
+/// What the endpoint is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve: the service must have the port.
+    Service,
+    /// As waypoint: an application tunnel will do instead.
+    Waypoint,
+}
+
+/// The endpoint that takes the connection.
+pub(super) struct Chosen<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    /// Where the application (or waypoint) is.
+    pub(super) hop: SocketAddr,
+}
+
+/// Picks one of the best endpoints at random, by capacity.
+///
+/// Endpoints on other networks are left out, because they cannot be reached yet.
+pub(super) fn choose<'a>(
+    endpoints: &'a [Endpoint],
+    wanted: &Wanted<'_>,
+    rng: &mut impl Rng,
+) -> Result<Chosen<'a>, RouteError> {
+    if wanted.purpose == Purpose::Service && !wanted.service.ports.contains_key(&wanted.port) {
+        return Err(RouteError::NoSuchPort { service: wanted.service.key().clone(), port: wanted.port });
+    }
+    let mut best = None;
+    let mut total: u64 = 0;
+    for endpoint in endpoints {
+        let Some(rank) = wanted.candidate(endpoint).and_then(|_| wanted.rank(&endpoint.workload)) else { continue };
+        if best.is_none_or(|best| rank > best) {
+            best = Some(rank);
+            total = 0;
+        }
+        if best == Some(rank) {
+            total += u64::from(endpoint.workload.capacity);
+        }
+    }
+    if total == 0 {
+        return Err(wanted.why_none(endpoints));
+    }
+    let mut at = rng.random_range(0..total);
+    for endpoint in endpoints {
+        let Some(hop) = wanted.candidate(endpoint) else { continue };
+        if wanted.rank(&endpoint.workload) != best {
+            continue;
+        }
+        let weight = u64::from(endpoint.workload.capacity);
+        if at < weight {
+            return Ok(Chosen { endpoint, hop });
+        }
+        at -= weight;
+    }
+    Err(wanted.why_none(endpoints))
+}
+
+/// The address at which a workload is dialled: the one the client named, if it is one of its own; else the first of
+/// the client's family; else the first of the other.
+pub(super) fn address(
+    workload: &Workload,
+    source: &Workload,
+    families: Option<IpFamilies>,
+    near: IpAddr,
+) -> Result<IpAddr, RouteError> {
+    if workload.network != source.network {
+        return Err(RouteError::OtherNetwork { workload: workload.uid.clone(), network: workload.network.clone() });
+    }
+    if workload.addresses.contains(&near) {
+        return Ok(near);
+    }
+    let allowed = |address: &&IpAddr| match families {
+        None | Some(IpFamilies::Dual) => true,
+        Some(IpFamilies::IPv4) => address.is_ipv4(),
+        Some(IpFamilies::IPv6) => address.is_ipv6(),
+    };
+    let mut addresses = workload.addresses.iter().filter(allowed);
+    let same_family = addresses.clone().find(|address| address.is_ipv4() == near.is_ipv4());
+    match same_family.or_else(|| addresses.next()) {
+        Some(&address) => Ok(address),
+        None if workload.hostname.is_empty() => Err(RouteError::NoAddress(workload.uid.clone())),
+        None => Err(RouteError::HostNameOnly { workload: workload.uid.clone(), hostname: workload.hostname.clone() }),
+    }
+}
+
+impl Wanted<'_> {
+    /// Where an endpoint would be dialled, if it can take the connection at all.
+    fn candidate(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+        let workload = &*endpoint.workload;
+        if !self.service.takes(workload.status) || workload.capacity == 0 {
+            return None;
+        }
+        let port = self.target_port(endpoint)?;
+        let address = address(workload, self.source, self.service.ip_families, self.near).ok()?;
+        Some(SocketAddr::new(address, port))
+    }
+
+    fn target_port(&self, endpoint: &Endpoint) -> Option<u16> {
+        let of_service = self.service.ports.get(&self.port).copied();
+        let tunnel = endpoint.workload.application_tunnel;
+        if self.purpose == Purpose::Waypoint && of_service.is_none() && tunnel.is_none() {
+            return None;
+        }
+        let fallback = || {
+            let is_tunnelled = self.purpose == Purpose::Waypoint && tunnel.is_some_and(|tunnel| tunnel.port.is_some());
+            is_tunnelled.then_some(self.port)
+        };
+        endpoint.ports.target(self.port).or(of_service.filter(|&port| port != 0)).or_else(fallback)
+    }
+
+    /// How near an endpoint is by the service's preferences; none if it is not near enough.
+    fn rank(&self, workload: &Workload) -> Option<usize> {
+        let mode = self.service.mode();
+        if matches!(mode, Mode::Standard | Mode::Passthrough) {
+            return Some(0);
+        }
+        let preferences = self.service.preferences();
+        let mut rank = 0;
+        let mut matched = 0;
+        for (place, &scope) in preferences.iter().enumerate() {
+            let network_first = place == 0 && scope == Scope::Network;
+            if shares(scope, self.source, workload) {
+                matched += 1;
+                // The own network outweighs everything that follows it.
+                rank += if network_first { preferences.len() } else { 1 };
+            } else if !network_first {
+                break;
+            }
+        }
+        if mode == Mode::Strict && matched < preferences.len() { None } else { Some(rank) }
+    }
+
+    /// Why no endpoint can take the connection; the most telling reason.
+    fn why_none(&self, endpoints: &[Endpoint]) -> RouteError {
+        let usable = || endpoints.iter().filter(|endpoint| self.service.takes(endpoint.workload.status));
+        let out_of_reach = usable()
+            .filter(|endpoint| self.rank(&endpoint.workload).is_some())
+            .find_map(|endpoint| address(&endpoint.workload, self.source, self.service.ip_families, self.near).err());
+        out_of_reach.unwrap_or_else(|| RouteError::NoHealthyUpstream {
+            service: self.service.key().clone(),
+            port: self.port,
+            endpoints: endpoints.len(),
+            usable: usable().count(),
+        })
+    }
+}
+
+fn shares(scope: Scope, one: &Workload, other: &Workload) -> bool {
+    match scope {
+        Scope::Region => one.locality.region == other.locality.region,
+        Scope::Zone => one.locality.zone == other.locality.zone,
+        Scope::Subzone => one.locality.subzone == other.locality.subzone,
+        Scope::Node => one.node == other.node,
+        Scope::Cluster => one.cluster_id == other.cluster_id,
+        Scope::Network => one.network == other.network,
+    }
+}
