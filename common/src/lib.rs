@@ -2,7 +2,8 @@
 //! The process: what every main needs and nothing of the mesh.
 //!
 //! A main reads its configuration, calls [`telemetry::init`], makes one [`lifecycle::Tasks`], one [`lifecycle::Readiness`] and one
-//! [`lifecycle::drain`] pair, starts its parts and waits for [`lifecycle::Shutdown::requested`].
+//! [`lifecycle::drain`] pair, binds its [`admin::Server`]s, starts its parts and waits for [`lifecycle::Shutdown::requested`].
 
+pub mod admin;
 pub mod lifecycle;
 pub mod telemetry;

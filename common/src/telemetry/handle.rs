@@ -58,6 +58,12 @@ pub(super) fn build(
     Ok((handle, subscriber))
 }
 
+/// One that no event reaches, for tests of what is done with it.
+#[cfg(test)]
+pub(crate) fn detached(options: &Options) -> Result<Handle, InitError> {
+    build(options, io::sink()).map(|(handle, _)| handle)
+}
+
 /// Logging of this process. Clones are the same.
 #[derive(Clone)]
 pub struct Handle {

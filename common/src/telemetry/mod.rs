@@ -18,5 +18,7 @@ mod line;
 mod queue;
 
 pub use filter::FilterError;
+#[cfg(test)]
+pub(crate) use handle::detached;
 pub use handle::{Handle, InitError, Options, Sink, init};
 pub use line::{Format, Head, Line};

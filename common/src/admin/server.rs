@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listens, accepts, and guards against clients that are slow, greedy or many.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{StatusCode, http};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use super::exchange::{Peer, Request, Response, parse_query};
+use super::patience::Patience;
+use super::routes::Routes;
+use crate::lifecycle::{Drain, Tasks};
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// On 127.0.0.1 and, where the machine has it, on ::1.
+    Loopback(u16),
+    /// On all addresses of both families, or of IPv4 where there is no IPv6.
+    Everywhere(u16),
+    /// On this one.
+    Exact(SocketAddr),
+}
+
+/// A server that holds its addresses but does not accept yet.
+pub struct Server {
+    name: &'static str,
+    listeners: Vec<Listener>,
+    shared: Arc<Shared>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+struct Shared {
+    routes: Routes,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+}
+
+/// What a client may spend (ztunnel.md M-01 for head and buffer).
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    head: Duration,
+    body: Duration,
+    stalled: Duration,
+    body_bytes: usize,
+    connections: usize,
+}
+
+const LIMITS: Limits = Limits {
+    head: Duration::from_secs(2),
+    body: Duration::from_secs(2),
+    stalled: Duration::from_secs(10),
+    body_bytes: 64 * 1024,
+    connections: 128,
+};
+const BUFFER_BYTES: usize = 8 * 1024;
+/// After a failed accept, which most often means that the process is out of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Server {
+    /// Binds every address, or fails. `name` is for logs and errors.
+    pub async fn bind(name: &'static str, listen: &[Listen], routes: Routes) -> Result<Self, AdminError> {
+        let mut listeners = Vec::new();
+        for wanted in listen {
+            listeners.extend(bind(name, *wanted).await?.into_iter().map(Listener::Tcp));
+        }
+        Ok(Self::of(name, listeners, routes, LIMITS))
+    }
+
+    /// Serves a Unix socket the caller has bound.
+    pub fn on_unix(name: &'static str, listener: UnixListener, routes: Routes) -> Self {
+        Self::of(name, vec![Listener::Unix(listener)], routes, LIMITS)
+    }
+
+    fn of(name: &'static str, listeners: Vec<Listener>, routes: Routes, limits: Limits) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.connections));
+        Self { name, listeners, shared: Arc::new(Shared { routes, limits, slots }) }
+    }
+
+    /// The TCP addresses it is bound to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let tcp = |listener: &Listener| match listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        };
+        self.listeners.iter().filter_map(tcp).collect()
+    }
+
+    /// Accepts until the drain starts, then finishes the requests under way (ztunnel.md P-16).
+    pub fn serve(self, tasks: &Tasks, drain: &Drain) {
+        let name = self.name;
+        for listener in self.listeners {
+            let acceptor =
+                Acceptor { name, shared: Arc::clone(&self.shared), tasks: tasks.clone(), drain: drain.clone() };
+            tasks.spawn(format!("{name} listener"), async move {
+                tokio::select! {
+                    () = acceptor.drain.started() => {}
+                    never = acceptor.accept(&listener) => match never {},
+                }
+            });
+        }
+    }
+}
+
+/// Why a server could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address is taken, or not there.
+    #[error("cannot bind the {name} server to {address}: check that no other process has the port")]
+    Bind {
+        /// The name of the server.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+async fn bind(name: &'static str, listen: Listen) -> Result<Vec<TcpListener>, AdminError> {
+    let one = async |ip: IpAddr, port: u16| {
+        let address = SocketAddr::from((ip, port));
+        TcpListener::bind(address).await.map_err(|source| AdminError::Bind { name, address, source })
+    };
+    match listen {
+        Listen::Exact(address) => Ok(vec![one(address.ip(), address.port()).await?]),
+        Listen::Loopback(port) => {
+            let mut listeners = vec![one(Ipv4Addr::LOCALHOST.into(), port).await?];
+            match one(Ipv6Addr::LOCALHOST.into(), port).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if is_missing_family(&error) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(listeners)
+        }
+        Listen::Everywhere(port) => match one(Ipv6Addr::UNSPECIFIED.into(), port).await {
+            Err(error) if is_missing_family(&error) => Ok(vec![one(Ipv4Addr::UNSPECIFIED.into(), port).await?]),
+            other => Ok(vec![other?]),
+        },
+    }
+}
+
+/// Whether IPv6 is not there at all, as opposed to the port being taken or forbidden.
+fn is_missing_family(AdminError::Bind { source, .. }: &AdminError) -> bool {
+    !matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+struct Acceptor {
+    name: &'static str,
+    shared: Arc<Shared>,
+    tasks: Tasks,
+    drain: Drain,
+}
+
+impl Acceptor {
+    async fn accept(&self, listener: &Listener) -> Infallible {
+        loop {
+            // Fails only once the semaphore is closed, and nobody closes it.
+            let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
+            let accepted = match listener {
+                Listener::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
+                    let _ = stream.set_nodelay(true);
+                    self.start(slot, stream, Peer::Tcp(address));
+                }),
+                Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                    self.start(slot, stream, Peer::Unix { uid });
+                }),
+            };
+            if let Err(error) = accepted {
+                tracing::warn!(server = self.name, error = &error as &dyn std::error::Error, "cannot accept");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn start<S>(&self, slot: impl Send + 'static, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
+        let hold = drain.hold(self.name);
+        self.tasks.spawn(self.name, async move {
+            let _kept_until_the_end = (slot, hold);
+            serve_connection(&shared, stream, peer, &drain).await;
+        });
+    }
+}
+
+async fn serve_connection<S>(shared: &Arc<Shared>, stream: S, peer: Peer, drain: &Drain)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(|request: http::Request<Incoming>| async move {
+        let (head, body) = request.into_parts();
+        Ok::<_, Infallible>(into_hyper(respond(shared, head, body, peer).await))
+    });
+    let stream = TokioIo::new(Patience::new(stream, shared.limits.stalled));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.limits.head)
+        .max_buf_size(BUFFER_BYTES)
+        .half_close(true)
+        .serve_connection(stream, service);
+    tokio::pin!(connection);
+    // How a connection ends is the client's business: nothing to report.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drain.started() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = drain.forced() => {}
+    }
+}
+
+async fn respond(shared: &Shared, head: http::request::Parts, body: Incoming, peer: Peer) -> Response {
+    if let Some(refusal) = shared.routes.refusal(&head.method, head.uri.path()) {
+        return refusal;
+    }
+    if body.size_hint().lower() > shared.limits.body_bytes as u64 {
+        return Response::failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
+    }
+    let body = Limited::new(body, shared.limits.body_bytes).collect();
+    let body = match tokio::time::timeout(shared.limits.body, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return Response::failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
+        }
+        Ok(Err(error)) => return Response::failed(StatusCode::BAD_REQUEST, error),
+        Err(_) => return Response::failed(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
+    };
+    let request = Request {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: parse_query(head.uri.query().unwrap_or_default()),
+        headers: head.headers,
+        body,
+        peer,
+    };
+    shared.routes.answer(request).await
+}
+
+fn into_hyper(response: Response) -> http::Response<Full<Bytes>> {
+    let mut answer = http::Response::new(Full::new(response.body));
+    *answer.status_mut() = response.status;
+    if !response.content_type.is_empty() {
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(response.content_type));
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests;
