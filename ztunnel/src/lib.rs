@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node proxy, bottom to top.
 
+pub mod backoff;
 pub mod mesh;
 pub mod metrics;
 
@@ -9,6 +10,8 @@ pub mod decide;
 pub mod net;
 
 pub mod tls;
+
+pub mod control_plane;
 
 pub mod certs;
 pub mod xds;
