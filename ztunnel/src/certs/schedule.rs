@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which identity gets a certificate when: no calls, clock or randomness of its own. `keeper` is its shell.
+//!
+//! An identity is kept as long as something wants it. It is asked for with the highest priority anybody needs it with, at
+//! most [`CONCURRENCY`] calls at once, renewed at about half of its validity, and tried again with growing delays when the
+//! call fails. A certificate that has not expired stays in force whatever happens to its renewal.
+//!
+//! Differences from the peer implementation, on purpose: renewals are spread (W-12), and a connection that needs a
+//! certificate now brings a failed identity's next try forward instead of waiting out 150 s (W-11). An expired
+//! certificate is withdrawn when it expires, not when the next renewal fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_proto::spiffe::Identity;
+use rand::Rng;
+
+use crate::backoff::{Backoff, spread};
+
+/// How urgently a certificate is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A renewal.
+    Background,
+    /// A workload of this node will need it.
+    Warmup,
+    /// A connection waits.
+    RealTime,
+}
+
+/// How long a new certificate is good for, seen from the moment it was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From not_before to not_after.
+    pub total: Duration,
+    /// From now to not_after.
+    pub left: Duration,
+}
+
+/// What the shell has to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call the CA and report with [`Schedule::handle_issued`] or [`Schedule::handle_failed`].
+    Request(Identity),
+    /// Tell whoever waits that there is none now, and why.
+    Refuse(Identity, Arc<str>),
+    /// The certificate has expired, or nobody wants it any more: take it out of use.
+    Withdraw(Identity),
+}
+
+/// What is known about an identity's certificate; the words are `config_dump`'s (M-13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Asked for, none yet.
+    Initializing,
+    /// In force.
+    Available,
+    /// The last call failed, and there is none in force.
+    Unavailable(Arc<str>),
+}
+
+/// The schedule; see the module's text.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    entries: BTreeMap<Identity, Entry>,
+    in_flight: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    priority: Priority,
+    next: Next,
+    /// When the certificate in force ends.
+    expires: Option<Instant>,
+    /// When the last call failed, and why.
+    failed: Option<(Instant, Arc<str>)>,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    At(Instant),
+    InFlight,
+    /// In flight, and nobody wants the result.
+    Abandoned,
+}
+
+impl Schedule {
+    /// Somebody wants this identity's certificate, or wants it more urgently.
+    pub fn handle_wanted(&mut self, now: Instant, identity: &Identity, priority: Priority) -> Vec<Action> {
+        let entry = self.entries.entry(identity.clone()).or_insert_with(|| Entry::new(now, priority));
+        let mut actions = Vec::new();
+        match &mut entry.next {
+            next @ Next::Abandoned => *next = Next::InFlight,
+            Next::InFlight => {}
+            Next::At(at) => {
+                if entry.expires.is_none() {
+                    entry.priority = entry.priority.max(priority);
+                    if let (Priority::RealTime, Some((failed, reason))) = (priority, &entry.failed) {
+                        actions.push(Action::Refuse(identity.clone(), Arc::clone(reason)));
+                        *at = (*at).min(*failed + URGENT_RETRY);
+                    }
+                }
+            }
+        }
+        actions.extend(self.admit(now));
+        actions
+    }
+
+    /// Nobody wants it any more.
+    pub fn handle_unwanted(&mut self, identity: &Identity) -> Vec<Action> {
+        let Some(entry) = self.entries.get_mut(identity) else { return Vec::new() };
+        let withdraw = entry.expires.take().map(|_| Action::Withdraw(identity.clone()));
+        match entry.next {
+            Next::At(_) => {
+                self.entries.remove(identity);
+            }
+            Next::InFlight | Next::Abandoned => entry.next = Next::Abandoned,
+        }
+        withdraw.into_iter().collect()
+    }
+
+    /// The call succeeded and the certificate was checked. False: nobody wants it any more, do not put it in force.
+    pub fn handle_issued(
+        &mut self,
+        now: Instant,
+        identity: &Identity,
+        validity: Validity,
+        rng: &mut impl Rng,
+    ) -> (bool, Vec<Action>) {
+        let Some(abandoned) = self.end(identity) else { return (false, Vec::new()) };
+        if abandoned {
+            self.entries.remove(identity);
+            return (false, self.admit(now));
+        }
+        if let Some(entry) = self.entries.get_mut(identity) {
+            // A certificate that came old, or is renewed late, is renewed at once but never in a tight loop.
+            let half = validity.left.saturating_sub(validity.total / 2);
+            entry.next = Next::At(now + spread(half, REFRESH_SPREAD, rng).max(SHORTEST_REFRESH));
+            entry.priority = Priority::Background;
+            entry.expires = Some(now + validity.left);
+            entry.failed = None;
+            entry.backoff.reset();
+        }
+        (true, self.admit(now))
+    }
+
+    /// The call failed, or its answer did not pass the checks.
+    pub fn handle_failed(
+        &mut self,
+        now: Instant,
+        identity: &Identity,
+        reason: &str,
+        rng: &mut impl Rng,
+    ) -> Vec<Action> {
+        let Some(abandoned) = self.end(identity) else { return Vec::new() };
+        let mut actions = Vec::new();
+        if abandoned {
+            self.entries.remove(identity);
+        } else if let Some(entry) = self.entries.get_mut(identity) {
+            let reason: Arc<str> = reason.into();
+            let again = now + entry.backoff.delay(rng);
+            entry.failed = Some((now, Arc::clone(&reason)));
+            match entry.expires.filter(|expires| *expires > now) {
+                Some(expires) => entry.next = Next::At(again.min(expires)),
+                None => {
+                    entry.next = Next::At(again);
+                    if entry.expires.take().is_some() {
+                        actions.push(Action::Withdraw(identity.clone()));
+                    }
+                    actions.push(Action::Refuse(identity.clone(), reason));
+                }
+            }
+        }
+        actions.extend(self.admit(now));
+        actions
+    }
+
+    /// A deadline of [`Self::next_deadline`] may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (identity, entry) in &mut self.entries {
+            if entry.expires.is_some_and(|expires| expires <= now) {
+                entry.expires = None;
+                actions.push(Action::Withdraw(identity.clone()));
+                if let Some((_, reason)) = &entry.failed {
+                    actions.push(Action::Refuse(identity.clone(), Arc::clone(reason)));
+                }
+            }
+        }
+        actions.extend(self.admit(now));
+        actions
+    }
+
+    /// When [`Self::handle_timeout`] has to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let has_room = self.in_flight < CONCURRENCY;
+        let due = |entry: &Entry| match entry.next {
+            Next::At(at) if has_room => Some(at),
+            Next::At(_) | Next::InFlight | Next::Abandoned => None,
+        };
+        self.entries.values().flat_map(|entry| due(entry).into_iter().chain(entry.expires)).min()
+    }
+
+    /// Every wanted identity and what is known about it, in order.
+    pub fn states(&self) -> impl Iterator<Item = (&Identity, State)> {
+        self.entries.iter().filter(|(_, entry)| entry.next != Next::Abandoned).map(|(identity, entry)| {
+            let state = match (&entry.expires, &entry.failed) {
+                (Some(_), _) => State::Available,
+                (None, Some((_, reason))) => State::Unavailable(Arc::clone(reason)),
+                (None, None) => State::Initializing,
+            };
+            (identity, state)
+        })
+    }
+
+    /// A call has ended. Some(true): nobody wants its result.
+    fn end(&mut self, identity: &Identity) -> Option<bool> {
+        let abandoned = match self.entries.get(identity)?.next {
+            Next::InFlight => false,
+            Next::Abandoned => true,
+            Next::At(_) => return None,
+        };
+        self.in_flight -= 1;
+        Some(abandoned)
+    }
+
+    /// Start what is due, most urgent first, then earliest first.
+    fn admit(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while self.in_flight < CONCURRENCY {
+            let due = self.entries.iter_mut().filter_map(|(identity, entry)| match entry.next {
+                Next::At(at) if at <= now => Some((std::cmp::Reverse(entry.priority), at, identity, entry)),
+                Next::At(_) | Next::InFlight | Next::Abandoned => None,
+            });
+            let Some((_, _, identity, entry)) = due.min_by_key(|(priority, at, ..)| (*priority, *at)) else { break };
+            entry.next = Next::InFlight;
+            actions.push(Action::Request(identity.clone()));
+            self.in_flight += 1;
+        }
+        actions
+    }
+}
+
+impl Entry {
+    fn new(now: Instant, priority: Priority) -> Self {
+        let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        Self { priority, next: Next::At(now), expires: None, failed: None, backoff }
+    }
+}
+
+/// Calls to the CA at once.
+pub const CONCURRENCY: usize = 8;
+/// First delay after a failure.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest delay after a failure.
+const LONGEST_RETRY: Duration = Duration::from_secs(150);
+/// A failed identity that a connection needs is tried again this soon.
+const URGENT_RETRY: Duration = Duration::from_secs(5);
+/// Renewals are spread by a tenth of their time to either side.
+const REFRESH_SPREAD: f64 = 0.1;
+/// Never renew more often than this, however short the CA makes its certificates.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
