@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The protocol in virtual time.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+
+fn connected() -> (Delta, Instant, StdRng) {
+    let now = Instant::now();
+    let mut delta = Delta::new(now, Node { id: "n".into(), ..Default::default() });
+    assert_eq!(delta.handle_timeout(now), [Action::Connect { id: 1 }]);
+    let requests = sent(delta.handle_connected());
+    let types: Vec<_> = requests.iter().map(|request| request.type_url.as_str()).collect();
+    assert_eq!(types, [contract::type_url::ADDRESS, contract::type_url::AUTHORIZATION]);
+    (delta, now, StdRng::seed_from_u64(3))
+}
+
+fn sent(actions: Vec<Action>) -> Vec<DeltaDiscoveryRequest> {
+    actions
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Send(request) => Some(*request),
+            Action::Connect { .. } | Action::Apply(..) | Action::Synced => None,
+        })
+        .collect()
+}
+
+fn response(kind: Kind, nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: kind.type_url().into(),
+        nonce: nonce.into(),
+        resources: resources
+            .iter()
+            .map(|(name, version)| Resource {
+                name: (*name).into(),
+                version: (*version).into(),
+                resource: Some(Any::default()),
+                ..Default::default()
+            })
+            .collect(),
+        removed_resources: removed.iter().map(|name| (*name).into()).collect(),
+        ..Default::default()
+    }
+}
+
+/// Give a response and apply it, rejecting some names.
+fn push(delta: &mut Delta, response: DeltaDiscoveryResponse, rejected: &[&str]) -> Vec<Action> {
+    let mut actions = delta.handle_response(response);
+    let Some(Action::Apply(receipt, _)) = actions.pop() else { panic!("nothing to apply") };
+    let rejected: Vec<_> =
+        rejected.iter().map(|name| Rejected { name: (*name).into(), reason: "bad".into() }).collect();
+    delta.handle_applied(receipt, &rejected)
+}
+
+fn reconnect(delta: &mut Delta, now: Instant, rng: &mut StdRng) -> Vec<DeltaDiscoveryRequest> {
+    delta.handle_ended(now, Ended::Complete, rng);
+    let now = delta.next_deadline().unwrap();
+    assert_eq!(delta.handle_timeout(now).len(), 1);
+    sent(delta.handle_connected())
+}
+
+#[test]
+fn the_gate_opens_when_both_types_were_applied_once() {
+    let (mut delta, ..) = connected();
+    let actions = push(&mut delta, response(Kind::Address, "1", &[("a", "v1")], &[]), &[]);
+    assert!(!actions.contains(&Action::Synced));
+    let actions = push(&mut delta, response(Kind::Authorization, "2", &[], &[]), &[]);
+    assert!(actions.contains(&Action::Synced));
+    let actions = push(&mut delta, response(Kind::Address, "3", &[], &[]), &[]);
+    assert!(!actions.contains(&Action::Synced), "once");
+}
+
+#[test]
+fn a_nack_names_each_resource_and_does_not_keep_the_gate_closed() {
+    let (mut delta, ..) = connected();
+    push(&mut delta, response(Kind::Address, "1", &[], &[]), &[]);
+    let first = response(Kind::Authorization, "2", &[("x", "1"), ("y", "1"), ("z", "1")], &[]);
+    let actions = push(&mut delta, first, &["x", "z"]);
+    assert!(actions.contains(&Action::Synced));
+    let requests = sent(actions);
+    assert_eq!(requests[0].response_nonce, "2");
+    assert!(requests[0].node.is_none());
+    assert_eq!(requests[0].error_detail.as_ref().unwrap().message, "x: bad; z: bad");
+}
+
+#[test]
+fn a_reconnect_names_what_is_held_and_not_what_was_refused_or_removed() {
+    let (mut delta, now, mut rng) = connected();
+    push(&mut delta, response(Kind::Address, "1", &[("a", "v1"), ("b", "v1"), ("bad", "v1")], &[]), &["bad"]);
+    push(&mut delta, response(Kind::Address, "2", &[("a", "v2")], &["b", "never-had"]), &[]);
+    let requests = reconnect(&mut delta, now, &mut rng);
+    assert_eq!(requests[0].initial_resource_versions, HashMap::from([("a".to_owned(), "v2".to_owned())]));
+    assert!(requests[0].node.is_some());
+    assert!(requests[0].resource_names_subscribe.is_empty(), "legacy wildcard");
+    assert!(requests[1].initial_resource_versions.is_empty());
+}
+
+#[test]
+fn an_older_version_stays_held_when_a_newer_one_is_refused() {
+    let (mut delta, now, mut rng) = connected();
+    push(&mut delta, response(Kind::Authorization, "1", &[("p", "v1")], &[]), &[]);
+    push(&mut delta, response(Kind::Authorization, "2", &[("p", "v2")], &[]), &["p"]);
+    let requests = reconnect(&mut delta, now, &mut rng);
+    assert_eq!(requests[1].initial_resource_versions["p"], "v1");
+}
+
+#[test]
+fn an_unknown_type_is_refused_without_being_applied() {
+    let (mut delta, ..) = connected();
+    let actions = delta.handle_response(DeltaDiscoveryResponse {
+        type_url: "type.googleapis.com/x".into(),
+        nonce: "9".into(),
+        ..Default::default()
+    });
+    let requests = sent(actions);
+    assert_eq!(requests[0].response_nonce, "9");
+    assert!(requests[0].error_detail.is_some());
+}
+
+#[test]
+fn failures_back_off_with_jitter_and_a_stream_that_worked_resets() {
+    let (mut delta, mut now, mut rng) = connected();
+    let mut delays = Vec::new();
+    for ended in [Ended::Complete, Ended::Error, Ended::ConnectionError, Ended::Reconnect].into_iter().cycle().take(16)
+    {
+        delays.push(delta.handle_ended(now, ended, &mut rng));
+        now = delta.next_deadline().unwrap();
+        delta.handle_timeout(now);
+        delta.handle_connected();
+    }
+    assert!(delays[0] <= Duration::from_millis(24));
+    assert!(delays[15] >= Duration::from_secs(12), "{delays:?}");
+    push(&mut delta, response(Kind::Address, "1", &[], &[]), &[]);
+    assert!(delta.handle_ended(now, Ended::Reconnect, &mut rng) <= Duration::from_millis(30));
+}
+
+#[test]
+fn responses_after_the_end_change_nothing() {
+    let (mut delta, now, mut rng) = connected();
+    delta.handle_ended(now, Ended::Error, &mut rng);
+    assert!(delta.handle_response(response(Kind::Address, "1", &[("a", "1")], &[])).is_empty());
+}
