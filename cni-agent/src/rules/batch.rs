@@ -12,6 +12,14 @@ pub(super) struct Batch {
     purposes: Vec<String>,
 }
 
+/// What a message asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Command {
+    /// An `NFT_MSG_*`.
+    pub(super) message: u16,
+    pub(super) flags: u16,
+}
+
 impl Batch {
     pub(super) fn new() -> Self {
         let mut batch = Self { bytes: Vec::new(), purposes: Vec::new() };
@@ -20,9 +28,10 @@ impl Batch {
         batch
     }
 
-    /// Appends one message; `kind` is an `NFT_MSG_*`, `family` an `NFPROTO_*`.
-    pub(super) fn push(&mut self, kind: u16, flags: u16, family: u8, attributes: &Attributes, purpose: String) {
-        self.append(SUBSYSTEM << 8 | kind, flags | ACKNOWLEDGE, [family, 0, 0, 0], attributes);
+    /// Appends one message; `family` is an `NFPROTO_*`.
+    pub(super) fn push(&mut self, command: Command, family: u8, attributes: &Attributes, purpose: String) {
+        let kind = SUBSYSTEM << 8 | command.message;
+        self.append(kind, command.flags | ACKNOWLEDGE, [family, 0, 0, 0], attributes);
         self.purposes.push(purpose);
     }
 

@@ -13,6 +13,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use mesh_proto::contract::{mark, port, probe};
+
 use super::rule::{Action, Base, Chain, ChainKind, Hook, Interface, Is, Match, Rule, Table, Transport};
 
 /// Bits of a mark, and the value they have.
@@ -74,7 +76,7 @@ pub struct Plan {
 pub(crate) struct PolicyRoute {
     pub(crate) mark: Marked,
     pub(crate) priority: u32,
-    pub(crate) table: u8,
+    pub(crate) table: u32,
     pub(crate) ipv6: bool,
 }
 
@@ -85,11 +87,16 @@ impl Default for Options {
             dns_capture: false,
             bypass_inbound: false,
             virtual_interfaces: Vec::new(),
-            probe_source: PROBE_SOURCE,
-            probe_source_v6: PROBE_SOURCE_V6,
-            ports: Ports { outbound: 15001, inbound: 15006, hbone: 15008, dns: 15053 },
-            proxy_mark: Marked { value: 0x539, mask: 0xfff },
-            delivery_mark: Marked { value: 0x111, mask: 0xfff },
+            probe_source: probe::SOURCE_V4,
+            probe_source_v6: probe::SOURCE_V6,
+            ports: Ports {
+                outbound: port::OUTBOUND,
+                inbound: port::INBOUND_PLAINTEXT,
+                hbone: port::INBOUND_HBONE,
+                dns: port::DNS,
+            },
+            proxy_mark: Marked { value: mark::PROXY, mask: mark::MASK },
+            delivery_mark: Marked { value: mark::TRANSPARENT, mask: mark::MASK },
         }
     }
 }
@@ -106,8 +113,8 @@ impl Plan {
             tables,
             policy_route: PolicyRoute {
                 mark: options.delivery_mark,
-                priority: RULE_PRIORITY,
-                table: ROUTE_TABLE,
+                priority: mark::RULE_PRIORITY,
+                table: mark::ROUTE_TABLE,
                 ipv6: options.ipv6,
             },
             ports: options.ports,
@@ -291,12 +298,8 @@ pub(crate) const FIRST_OUTPUT: &str = "first-output";
 const NAT_PRIORITY: i32 = -101;
 const MANGLE_PRIORITY: i32 = -150;
 const RAW_PRIORITY: i32 = -300;
-const RULE_PRIORITY: u32 = 32764;
-const ROUTE_TABLE: u8 = 100;
 const DNS_PORT: u16 = 53;
 const DNS_ZONE: u16 = 1;
-const PROBE_SOURCE: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
-const PROBE_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff);
 
 #[cfg(test)]
 mod tests;

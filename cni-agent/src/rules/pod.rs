@@ -46,8 +46,15 @@ pub fn apply(netns: BorrowedFd<'_>, plan: &Plan) -> Result<Applied, RulesError> 
             return Ok(Applied::Unchanged);
         }
         // The route first: rules that mark packets for it must not precede it.
-        routes::write(&plan.policy_route)?;
-        nft::write(transaction::replacement(plan, foreign.as_ref()))?;
+        let written = routes::write(&plan.policy_route)
+            .and_then(|()| nft::write(transaction::replacement(plan, foreign.as_ref())));
+        if let Err(error) = written {
+            if before == Observed::Missing {
+                // What was clean stays clean; the reason to report is the first one.
+                let _ = routes::remove(&plan.policy_route);
+            }
+            return Err(error);
+        }
         match look(plan)?.0 {
             Observed::InPlace => Ok(Applied::Written { before }),
             Observed::Differs(differences) => Err(RulesError::NotAsWritten { differences }),

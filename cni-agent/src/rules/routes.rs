@@ -181,7 +181,7 @@ fn is_ours(payload: &[u8], planned: &PolicyRoute) -> bool {
         )
     };
     found.header.action == RuleAction::ToTable
-        && (found.header.table == planned.table || has(RuleAttribute::Table(planned.table.into())))
+        && has(RuleAttribute::Table(planned.table))
         && has(RuleAttribute::FwMark(value))
         && has(RuleAttribute::FwMask(mask))
         && has(RuleAttribute::Priority(planned.priority))
@@ -193,23 +193,18 @@ fn is_local_default(payload: &[u8], planned: &PolicyRoute, loopback: u32) -> boo
     let has = |wanted: RouteAttribute| found.attributes.contains(&wanted);
     found.header.kind == RouteType::Local
         && found.header.destination_prefix_length == 0
-        && (found.header.table == planned.table || has(RouteAttribute::Table(planned.table.into())))
+        && has(RouteAttribute::Table(planned.table))
         && has(RouteAttribute::Oif(loopback))
 }
 
 fn rule(family: Family, planned: &PolicyRoute) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header = RuleHeader {
-        family: family.number(),
-        table: planned.table,
-        action: RuleAction::ToTable,
-        ..RuleHeader::default()
-    };
+    message.header = RuleHeader { family: family.number(), action: RuleAction::ToTable, ..RuleHeader::default() };
     message.attributes = vec![
         RuleAttribute::Priority(planned.priority),
         RuleAttribute::FwMark(planned.mark.value),
         RuleAttribute::FwMask(planned.mark.mask),
-        RuleAttribute::Table(planned.table.into()),
+        RuleAttribute::Table(planned.table),
     ];
     message
 }
@@ -218,13 +213,12 @@ fn route(family: Family, planned: &PolicyRoute, loopback: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family.number(),
-        table: planned.table,
         protocol: RouteProtocol::Boot,
         scope: RouteScope::Host,
         kind: RouteType::Local,
         ..RouteHeader::default()
     };
-    message.attributes = vec![RouteAttribute::Oif(loopback)];
+    message.attributes = vec![RouteAttribute::Table(planned.table), RouteAttribute::Oif(loopback)];
     message
 }
 

@@ -5,7 +5,7 @@
 //! and NAT stays hooked in throughout, without which every redirected connection would break (cni-agent.md X-2).
 
 use super::attributes::Attributes;
-use super::batch::Batch;
+use super::batch::{Batch, Command};
 use super::codec::encode;
 use super::expression::lower;
 use super::foreign::Foreign;
@@ -60,27 +60,20 @@ pub(super) fn removal(foreign: Option<&Foreign>) -> Batch {
 fn drop_table(batch: &mut Batch, name: &str) {
     batch.push(
         NEW_TABLE,
-        CREATE,
         INET,
         &Attributes::default().text(TABLE_NAME, name),
         format!("make sure of table inet {name}"),
     );
-    batch.push(
-        DELETE_TABLE,
-        0,
-        INET,
-        &Attributes::default().text(TABLE_NAME, name),
-        format!("delete table inet {name}"),
-    );
+    batch.push(DELETE_TABLE, INET, &Attributes::default().text(TABLE_NAME, name), format!("delete table inet {name}"));
 }
 
 fn add_table(batch: &mut Batch, table: &Table) {
     let attributes = Attributes::default().text(TABLE_NAME, table.name).number(TABLE_FLAGS, 0);
-    batch.push(NEW_TABLE, CREATE, INET, &attributes, format!("add table inet {}", table.name));
+    batch.push(NEW_TABLE, INET, &attributes, format!("add table inet {}", table.name));
     // Chains that are jumped to must exist before the jump.
     for chain in &table.chains {
         let attributes = chain_attributes(table.name, chain);
-        batch.push(NEW_CHAIN, CREATE, INET, &attributes, format!("add chain inet {} {}", table.name, chain.name));
+        batch.push(NEW_CHAIN, INET, &attributes, format!("add chain inet {} {}", table.name, chain.name));
     }
     for chain in &table.chains {
         for rule in &chain.rules {
@@ -88,13 +81,7 @@ fn add_table(batch: &mut Batch, table: &Table) {
                 .text(RULE_TABLE, table.name)
                 .text(RULE_CHAIN, chain.name)
                 .nested(RULE_EXPRESSIONS, &encode(&lower(rule)));
-            batch.push(
-                NEW_RULE,
-                CREATE | APPEND,
-                INET,
-                &attributes,
-                format!("add rule inet {} {} {rule}", table.name, chain.name),
-            );
+            batch.push(NEW_RULE, INET, &attributes, format!("add rule inet {} {} {rule}", table.name, chain.name));
         }
     }
 }
@@ -132,27 +119,21 @@ fn drop_foreign(batch: &mut Batch, foreign: &Foreign) {
             .text(RULE_TABLE, &jump.table)
             .text(RULE_CHAIN, &jump.chain)
             .long(RULE_HANDLE, jump.handle);
-        batch.push(
-            DELETE_RULE,
-            0,
-            jump.family,
-            &attributes,
-            format!("delete a jump from {} {}", jump.table, jump.chain),
-        );
+        batch.push(DELETE_RULE, jump.family, &attributes, format!("delete a jump from {} {}", jump.table, jump.chain));
     }
     for chain in &foreign.chains {
         flush(batch, chain.family, &chain.table, &chain.name);
     }
     for chain in &foreign.chains {
         let attributes = Attributes::default().text(CHAIN_TABLE, &chain.table).text(CHAIN_NAME, &chain.name);
-        batch.push(DELETE_CHAIN, 0, chain.family, &attributes, format!("delete chain {} {}", chain.table, chain.name));
+        batch.push(DELETE_CHAIN, chain.family, &attributes, format!("delete chain {} {}", chain.table, chain.name));
     }
 }
 
 /// Deleting rules without naming one empties the chain.
 fn flush(batch: &mut Batch, family: u8, table: &str, chain: &str) {
     let attributes = Attributes::default().text(RULE_TABLE, table).text(RULE_CHAIN, chain);
-    batch.push(DELETE_RULE, 0, family, &attributes, format!("empty chain {table} {chain}"));
+    batch.push(DELETE_RULE, family, &attributes, format!("empty chain {table} {chain}"));
 }
 
 /// Our tables' address family: both IPv4 and IPv6.
@@ -160,9 +141,9 @@ pub(super) const INET: u8 = libc::NFPROTO_INET as u8;
 pub(super) const ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
-const NEW_TABLE: u16 = libc::NFT_MSG_NEWTABLE as u16;
-const DELETE_TABLE: u16 = libc::NFT_MSG_DELTABLE as u16;
-const NEW_CHAIN: u16 = libc::NFT_MSG_NEWCHAIN as u16;
-const DELETE_CHAIN: u16 = libc::NFT_MSG_DELCHAIN as u16;
-const NEW_RULE: u16 = libc::NFT_MSG_NEWRULE as u16;
-const DELETE_RULE: u16 = libc::NFT_MSG_DELRULE as u16;
+const NEW_TABLE: Command = Command { message: libc::NFT_MSG_NEWTABLE as u16, flags: CREATE };
+const DELETE_TABLE: Command = Command { message: libc::NFT_MSG_DELTABLE as u16, flags: 0 };
+const NEW_CHAIN: Command = Command { message: libc::NFT_MSG_NEWCHAIN as u16, flags: CREATE };
+const DELETE_CHAIN: Command = Command { message: libc::NFT_MSG_DELCHAIN as u16, flags: 0 };
+const NEW_RULE: Command = Command { message: libc::NFT_MSG_NEWRULE as u16, flags: CREATE | APPEND };
+const DELETE_RULE: Command = Command { message: libc::NFT_MSG_DELRULE as u16, flags: 0 };
