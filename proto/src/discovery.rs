@@ -62,3 +62,40 @@ pub fn string_field<'a>(metadata: &'a Struct, key: &str) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::Authorization;
+    use crate::workload::{Address, Workload, address};
+
+    fn workload() -> Address {
+        let workload = Workload { uid: "Kubernetes//Pod/demo/client".to_owned(), ..Workload::default() };
+        Address { r#type: Some(address::Type::Workload(workload)) }
+    }
+
+    #[test]
+    fn a_resource_comes_out_of_any_as_it_went_in() {
+        assert_eq!(unpack::<Address>(&pack(&workload())).unwrap(), workload());
+    }
+
+    #[test]
+    fn another_type_or_damaged_bytes_are_told_apart() {
+        let mut any = pack(&workload());
+        let error = unpack::<Authorization>(&any).unwrap_err();
+        assert!(matches!(&error, UnpackError::Type { found, .. } if *found == any.type_url), "{error}");
+        any.value.pop();
+        assert!(matches!(unpack::<Address>(&any), Err(UnpackError::Bytes { .. })));
+    }
+
+    #[test]
+    fn only_strings_are_read_as_strings() {
+        let number = Value { kind: Some(value::Kind::NumberValue(1.0)) };
+        let fields = [("NAME", string_value("client")), ("PORT", number), ("NOTHING", Value { kind: None })];
+        let metadata = Struct { fields: fields.map(|(key, value)| (key.to_owned(), value)).into() };
+        assert_eq!(string_field(&metadata, "NAME"), Some("client"));
+        for key in ["PORT", "NOTHING", "NAMESPACE"] {
+            assert_eq!(string_field(&metadata, key), None);
+        }
+    }
+}
