@@ -93,7 +93,7 @@ pub struct Resources {
     by_service: RedBlackTreeMapSync<Arc<str>, Names>,
     by_node: RedBlackTreeMapSync<Arc<str>, Names>,
     notices: RedBlackTreeMapSync<Arc<str>, Notice>,
-    history: RedBlackTreeMapSync<u64, Arc<[(Type, Arc<str>)]>>,
+    history: RedBlackTreeMapSync<u64, Step>,
 }
 
 impl Resources {
@@ -275,6 +275,9 @@ impl Update {
         }
     }
 }
+
+/// The names of one generation that differ from the one before.
+type Step = Arc<[(Type, Arc<str>)]>;
 
 /// How many generations back a subscriber may be and still be told names only.
 const HISTORY: usize = 1024;
