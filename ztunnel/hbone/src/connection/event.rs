@@ -27,7 +27,6 @@ impl StreamId {
 
 /// Something the peer did, or that became possible.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Event<'i> {
     /// The peer's SETTINGS have been applied (first or changed): [`super::Connection::may_request`] may answer differently now.
     Settings,
@@ -85,6 +84,15 @@ pub enum Event<'i> {
         code: ErrorCode,
         /// Why, for the log.
         reason: ResetReason,
+    },
+    /// The peer, which had sent its `End` before, now takes nothing more either (RST_STREAM behind END_STREAM). What it sent still
+    /// belongs to the application: stop reading from the application, let it have what is held for it, report that with
+    /// `consumed`, then close its connection: with an RST if `code` is not NO_ERROR. Nothing can be sent any more.
+    Stop {
+        /// The stream. Forgotten already if nothing was left to consume.
+        stream: StreamId,
+        /// The peer's code.
+        code: ErrorCode,
     },
     /// `send_capacity` answered 0 for this stream, and would not now.
     Writable {

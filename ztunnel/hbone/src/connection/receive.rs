@@ -229,9 +229,12 @@ impl Connection {
             Err(Past::Idle) => return Err(ConnectionError::Protocol("RST_STREAM on a stream that was never opened")),
             Err(_) => return self.spend(Kind::Noise, now).map(|()| None),
         };
-        let unanswered = self.streams.get(stream).is_some_and(|stream| stream.local == Half::Waiting);
-        if unanswered {
+        let Some(entry) = self.streams.get(stream) else { return Ok(None) };
+        if entry.local == Half::Waiting {
             self.spend(Kind::Resets, now)?;
+        } else if entry.remote == Half::Ended {
+            self.end_local(stream);
+            return Ok(Some(Event::Stop { stream, code }));
         }
         self.forget(stream);
         Ok(Some(Event::Reset { stream, code, reason: ResetReason::Peer }))
@@ -276,15 +279,11 @@ impl Connection {
 
     fn setting(&mut self, id: u16, value: u32) -> Result<(), ConnectionError> {
         match id {
-            setting_id::HEADER_TABLE_SIZE => {
-                if value < DEFAULT_TABLE && self.peer.table == Table::Assumed {
-                    self.peer.table = Table::Due;
-                }
+            setting_id::HEADER_TABLE_SIZE if value < DEFAULT_TABLE && self.peer.table == Table::Assumed => {
+                self.peer.table = Table::Due;
             }
-            setting_id::ENABLE_PUSH => {
-                if value > 1 || (value == 1 && self.role == Role::Client) {
-                    return Err(ConnectionError::Protocol("ENABLE_PUSH with a value that is not allowed"));
-                }
+            setting_id::ENABLE_PUSH if value > 1 || (value == 1 && self.role == Role::Client) => {
+                return Err(ConnectionError::Protocol("ENABLE_PUSH with a value that is not allowed"));
             }
             setting_id::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value,
             setting_id::INITIAL_WINDOW_SIZE => self.initial_window_changed(value)?,

@@ -215,7 +215,7 @@ impl Connection {
         size
     }
 
-    fn end_local(&mut self, id: StreamId) {
+    pub(super) fn end_local(&mut self, id: StreamId) {
         self.streams.end(id, |stream| &mut stream.local);
         if self.streams.get(id).is_some_and(|stream| stream.is_ended() && stream.receive.is_empty()) {
             self.forget(id);
