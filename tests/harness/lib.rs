@@ -7,12 +7,14 @@
 //!
 //! Bottom to top: [`wait`] deadlines, [`tools`] outside programs, [`enter`] the way in, [`netns`] network namespaces, [`process`] child processes,
 //! [`capture`] listening on a wire, [`http`] a tiny client, [`tokens`] callers' tokens, [`objects`] the directory of YAML, [`runtime`] CNI,
-//! [`world`] nodes and pods, [`mesh`] the three programs in it, [`runner`] tests that can say they were skipped.
+//! [`node`] and [`pod`], [`world`] all of them, [`access`] what a proxy logged, [`programs`] ours, [`mesh`] the three of them in the world, [`runner`] tests
+//! that can say they were skipped.
 
+pub mod access;
 pub mod capture;
 pub mod enter;
 pub mod http;
-
+pub mod mesh;
 pub mod netns;
 pub mod node;
 pub mod objects;
@@ -21,10 +23,11 @@ pub mod process;
 pub mod programs;
 pub mod runner;
 pub mod runtime;
-
+pub mod tokens;
 pub mod tools;
 pub mod wait;
 pub mod world;
 
+pub use mesh::Mesh;
 pub use runner::{Suite, skip};
-pub use world::{Pod, World};
+pub use world::{Node, Pod, World};

@@ -59,6 +59,11 @@ impl Objects {
             .ok_or_else(|| anyhow!("no {kind} {namespace}/{name} was applied"))
     }
 
+    /// Every object of a kind.
+    pub fn all(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.known.iter().filter(move |((of, _, _), _)| of == kind).map(|(_, object)| object)
+    }
+
     /// Changes one object.
     pub fn change(&mut self, kind: &str, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) -> Result<()> {
         let mut object = self.find(kind, namespace, name)?.clone();

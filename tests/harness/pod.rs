@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::{
@@ -51,11 +52,18 @@ impl Pod {
         Ok(Self { namespace, name, node: node.to_owned(), v4, v6, netns, sandbox, folder, processes: Vec::new() })
     }
 
-    /// Starts the sandbox process, which holds the network namespace as a runtime's pause container does.
+    /// Starts the sandbox process, which holds the network namespace as a runtime's pause container does, in a control group named as a kubelet
+    /// names them. Making real control groups needs root; what reads `/proc/<pid>/cgroup` cannot tell this from one.
     pub(crate) fn hold(&mut self, logs: &Path) -> Result<()> {
         let mut pause = self.netns.command(crate::enter::sibling("peer"));
         pause.arg("pause");
-        self.processes.push(Program::start("pause", pause, &logs.join("pause.log"))?);
+        let pause = Program::start("pause", pause, &logs.join("pause.log"))?;
+        let group = self.folder.join(".cgroup");
+        fs::write(&group, format!("0::/kubepods/besteffort/pod{}/{}\n", self.sandbox.uid, self.sandbox.id))?;
+        let place = format!("/proc/{}/cgroup", pause.pid());
+        mount(Some(&group), place.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("name the control group of {}/{}", self.namespace, self.name))?;
+        self.processes.push(pause);
         Ok(())
     }
 

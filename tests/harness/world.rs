@@ -32,6 +32,7 @@ pub struct World {
     nodes: Vec<Node>,
     pods: BTreeMap<(String, String), Pod>,
     state: PathBuf,
+    names: Vec<String>,
     lives: u32,
 }
 
@@ -54,7 +55,15 @@ impl World {
                 "status": { "addresses": [{ "type": "InternalIP", "address": node.address().to_string() }] },
             }))?;
         }
-        Ok(Self { control, objects, nodes, pods: BTreeMap::new(), state: state.to_owned(), lives: 0 })
+        Ok(Self {
+            control,
+            objects,
+            nodes,
+            pods: BTreeMap::new(),
+            state: state.to_owned(),
+            names: Vec::new(),
+            lives: 0,
+        })
     }
 
     /// The folder on the host's disk.
@@ -110,7 +119,13 @@ impl World {
                 self.start(&pod)?;
             }
         }
-        Ok(())
+        self.resolve()
+    }
+
+    /// Replaces one object without starting anything.
+    pub fn put(&mut self, object: Value) -> Result<()> {
+        self.objects.put(object)?;
+        self.resolve()
     }
 
     /// Sets or removes a label of a namespace.
@@ -178,12 +193,46 @@ impl World {
         self.objects.remove("Pod", namespace, name)
     }
 
-    /// Makes a name known to every process of the world, as a cluster's DNS would.
-    pub fn name(&self, address: impl std::fmt::Display, names: &str) -> Result<()> {
-        let mut text = fs::read_to_string("/etc/hosts")?;
-        text.push_str(&format!("{address} {names}\n"));
+    /// Makes a name known to every process of the world.
+    pub fn name(&mut self, address: impl std::fmt::Display, names: &str) -> Result<()> {
+        self.names.push(format!("{address} {names}"));
+        self.resolve()
+    }
+
+    /// Gives every Service its names, as a cluster's DNS would: its own addresses, or its pods' if it is headless.
+    fn resolve(&self) -> Result<()> {
+        let mut text = String::from("127.0.0.1 localhost\n::1 localhost\n");
+        for line in &self.names {
+            text.push_str(line);
+            text.push('\n');
+        }
+        for service in self.objects.all("Service") {
+            let (_, namespace, name) = objects::key(service)?;
+            for address in self.addresses(service, &namespace) {
+                text.push_str(&format!("{address} {name}.{namespace}.svc.cluster.local {name}.{namespace}\n"));
+            }
+        }
         // In place: the file is a bind mount.
         fs::write("/etc/hosts", text).context("write /etc/hosts")
+    }
+
+    fn addresses(&self, service: &Value, namespace: &str) -> Vec<String> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let spec = &service["spec"];
+        if spec["clusterIP"] != "None" {
+            let several: Vec<String> = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(text).collect();
+            return if several.is_empty() { text(&spec["clusterIP"]).into_iter().collect() } else { several };
+        }
+        let selects = |pod: &&Pod| {
+            let labels =
+                self.objects.find("Pod", &pod.namespace, &pod.name).map(|object| &object["metadata"]["labels"]);
+            let selector = spec["selector"].as_object();
+            pod.namespace == namespace
+                && selector.is_some_and(|selector| {
+                    selector.iter().all(|(key, value)| labels.as_ref().is_ok_and(|labels| labels[key] == *value))
+                })
+        };
+        self.pods.values().filter(selects).map(|pod| pod.v4.to_string()).collect()
     }
 
     /// Asks every chained plugin of a pod's node to check the pod.

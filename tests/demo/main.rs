@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo demo`: the mesh on two nodes of one machine, shown step by step with real programs and a listener on the wire between the nodes.
+//!
+//! Needs no root and leaves nothing behind. Ends with status 0 only if every step held.
+
+mod keep;
+mod report;
+mod story;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use harness::{
+    Mesh, World,
+    enter::{NO_WORLD, Place, Stage},
+    programs, tools,
+};
+
+use crate::{
+    report::Report,
+    story::{STEPS, Story},
+};
+
+/// Two nodes, their pods and the mesh between them, shown step by step.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// Run the objects of this directory instead of the story: its Pods are started (`spec.containers[].command`), its labels and policies obeyed.
+    #[arg(long, value_name = "YAML")]
+    dir: Option<PathBuf>,
+    /// Leave everything up at the end, and say how to get in.
+    #[arg(long)]
+    keep: bool,
+    /// Print access-log lines and other details.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    run(&arguments).unwrap_or_else(|error| {
+        eprintln!("demo: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let outside = arguments.place.stage == Stage::Outside;
+    if outside {
+        tools::prepare()?;
+        println!("Building ztunnel, cni-agent and waypoint-config ...");
+        programs::build()?;
+    }
+    match arguments.place.enter("demo")? {
+        None => inside(arguments),
+        Some(code) if outside && code == ExitCode::from(NO_WORLD) => {
+            eprintln!("demo: {}", Place::refusal("demo"));
+            Ok(ExitCode::FAILURE)
+        }
+        Some(code) => Ok(code),
+    }
+}
+
+fn inside(arguments: &Arguments) -> Result<ExitCode> {
+    let since = Instant::now();
+    println!("Starting two nodes, and on them the control plane, two proxies and two agents ...");
+    let mut world = World::create(&arguments.place.state).context("build the world")?;
+    let mesh = Mesh::start(&mut world).context("start the mesh")?;
+    println!("  up in {:.1} s; logs in {}", since.elapsed().as_secs_f32(), world.logs().display());
+    match &arguments.dir {
+        None => tell(world, mesh, arguments),
+        Some(folder) => show(world, &mesh, folder, arguments),
+    }
+}
+
+fn tell(world: World, mesh: Mesh, arguments: &Arguments) -> Result<ExitCode> {
+    let mut report = Report::new(arguments.verbose, world.logs());
+    let mut story = Story::new(world, mesh);
+    report.play(&mut story, STEPS);
+    let good = report.close();
+    if arguments.keep {
+        keep::explain(&story.world)?;
+        keep::stay(&mut story.world, &story.mesh, None)?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(mut world: World, mesh: &Mesh, folder: &std::path::Path, arguments: &Arguments) -> Result<ExitCode> {
+    let mut directory = keep::Directory::default();
+    directory.follow(folder, &mut world)?;
+    let settled = mesh.settle(&world);
+    println!();
+    keep::table(&world)?;
+    if let Err(error) = &settled {
+        println!("  ✗ {error:#}");
+    }
+    if arguments.keep {
+        keep::explain(&world)?;
+        keep::stay(&mut world, mesh, Some((directory, folder)))?;
+    }
+    Ok(if settled.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
