@@ -7,10 +7,11 @@
 //!
 //! Bottom to top: [`wait`] deadlines, [`tools`] outside programs, [`enter`] the way in, [`netns`] network namespaces, [`process`] child processes,
 //! [`capture`] listening on a wire, [`http`] a tiny client, [`tokens`] callers' tokens, [`objects`] the directory of YAML, [`runtime`] CNI,
-//! [`node`] and [`pod`], [`world`] all of them, [`access`] what a proxy logged, [`programs`] ours, [`mesh`] the three of them in the world, [`runner`] tests
+//! [`node`] and [`pod`], [`world`] all of them, [`access`] what a proxy logged, [`programs`] ours, [`mesh`] the three of them in the world, [`bed`] all of it for a test, [`runner`] tests
 //! that can say they were skipped.
 
 pub mod access;
+pub mod bed;
 pub mod capture;
 pub mod enter;
 pub mod http;
@@ -28,6 +29,7 @@ pub mod tools;
 pub mod wait;
 pub mod world;
 
+pub use bed::Bed;
 pub use mesh::Mesh;
 pub use runner::{Suite, skip};
 pub use world::{Node, Pod, World};

@@ -262,6 +262,11 @@ pub fn config_dump(node: &Node) -> Result<Value> {
     serde_json::from_str(&answer.body).with_context(|| format!("config_dump of {}: {:.200}", node.name, answer.body))
 }
 
+/// What a node's proxy counted.
+pub fn metrics(node: &Node) -> Result<String> {
+    Ok(http::fetch(&node.netns, "GET", SocketAddr::from((Ipv4Addr::LOCALHOST, 15020)), "/metrics")?.body)
+}
+
 /// The entries of one list of a configuration dump.
 pub fn entries<'d>(dump: &'d Value, list: &str) -> impl Iterator<Item = &'d Value> {
     dump[list].as_array().into_iter().flatten()

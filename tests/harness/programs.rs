@@ -27,11 +27,15 @@ pub fn build() -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "--profile", profile, "--bins"])
+        .args(["build", "--quiet", "--profile", profile])
         .args(["-p", "ztunnel", "-p", "cni-agent", "-p", "waypoint-config", "-p", "mesh-tests"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
         .stdin(Stdio::null());
+    // One by one, for the program that asks must not be linked again while it runs.
+    PROGRAMS.iter().for_each(|program| {
+        command.args(["--bin", program]);
+    });
     let status = command.status().context("run cargo build")?;
     ensure!(status.success(), "the programs do not build");
     Ok(())

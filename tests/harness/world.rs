@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -180,6 +181,12 @@ impl World {
         self.objects.observe(&node.name, &Pod::observation(&pod.sandbox, &node.name, Some((v4, v6))))?;
         self.pods.insert((namespace, name), pod);
         started
+    }
+
+    /// Reports addresses of a pod as its kubelet, true or not.
+    pub fn report_addresses(&self, path: &str, addresses: (Ipv4Addr, Ipv6Addr)) -> Result<()> {
+        let pod = self.pod(path)?;
+        self.objects.observe(&pod.node, &Pod::observation(&pod.sandbox, &pod.node, Some(addresses)))
     }
 
     /// Stops a pod and takes its object away.

@@ -106,6 +106,19 @@ pub(crate) fn who(to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// See `Role::Stall`.
+pub(crate) fn stall(to: SocketAddr, bytes: u64) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writeln!(writer, "send {bytes}")?;
+    // Once a first byte is there, the rest is on its way.
+    let mut reader = &stream;
+    reader.read_exact(&mut [0])?;
+    println!("stalled");
+    stdin().lock().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
 /// See `Role::Reset`.
 pub(crate) fn reset(to: SocketAddr) -> Result<()> {
     let stream = open(to)?;

@@ -79,6 +79,13 @@ enum Role {
         /// Where to.
         to: SocketAddr,
     },
+    /// Ask for bytes and never read them, until standard input is closed.
+    Stall {
+        /// Where from.
+        to: SocketAddr,
+        /// How many.
+        bytes: u64,
+    },
     /// Knock at an HBONE port with a certificate of nobody's, claiming to be `identity`.
     Stranger {
         /// Where to.
@@ -102,6 +109,7 @@ fn main() -> Result<()> {
         Role::Who { to } => client::who(to),
         Role::Reset { to } => client::reset(to),
         Role::AwaitReset { to } => client::await_reset(to),
+        Role::Stall { to, bytes } => client::stall(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
     }
 }
