@@ -102,10 +102,12 @@ impl Tasks {
     /// Waits until some task has panicked, and names it. A main that wants to end then selects on this.
     pub async fn panicked(&self) -> String {
         let mut names = self.shared.panicked.subscribe();
-        match names.wait_for(|names| !names.is_empty()).await {
-            Ok(names) => names[0].clone(),
-            // The sender lives as long as `self`.
-            Err(_) => std::future::pending().await,
+        // The lock of what was seen ends with this statement, so that the future can move between threads.
+        let first = names.wait_for(|names| !names.is_empty()).await.ok().and_then(|names| names.first().cloned());
+        match first {
+            Some(name) => name,
+            // The sender lives as long as `self`, and it was waited for a name.
+            None => std::future::pending().await,
         }
     }
 
