@@ -18,4 +18,8 @@ pub mod caller;
 pub mod ca;
 pub mod xds;
 
+pub mod listener;
+
 pub mod config;
+
+pub mod app;

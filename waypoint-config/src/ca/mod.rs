@@ -9,4 +9,4 @@ mod service;
 pub use authority::{Authority, IssueError, ServingCertificate};
 pub use files::KeyError;
 pub use metrics::CaMetrics;
-pub use service::{CertificateService, Cluster, PodFacts, Refusal, ServiceOptions};
+pub use service::{CertificateService, ServiceOptions};

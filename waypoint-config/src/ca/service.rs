@@ -15,37 +15,19 @@ use mesh_proto::discovery::string_field;
 use mesh_proto::spiffe::Identity;
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::authority::{Authority, IssueError};
 use super::metrics::{CaMetrics, Outcome};
 use crate::caller::{Authenticator, Caller, Peer};
-
-/// A pod as far as the authority asks about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodFacts {
-    /// Its UID.
-    pub uid: String,
-    /// The node it is bound to.
-    pub node: String,
-    /// Its service account.
-    pub service_account: String,
-}
-
-/// What the authority must know of the cluster.
-pub trait Cluster: Send + Sync + 'static {
-    /// The pod of that name, unless it has ended.
-    fn pod(&self, namespace: &str, name: &str) -> Option<PodFacts>;
-    /// Whether a pod that has not ended runs on `node` under that service account.
-    fn runs_on(&self, node: &str, namespace: &str, service_account: &str) -> bool;
-    /// Returns when the cluster looks different from how it looked at the call, or never.
-    fn changed(&self) -> impl Future<Output = ()> + Send;
-}
+use crate::line::Published;
+use crate::view::Snapshot;
 
 /// Why a caller does not get another's identity.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// Not a node proxy's account.
     #[error("{caller} is not one of the trusted node accounts (--trusted-node-accounts)")]
     NotTrusted {
@@ -96,80 +78,78 @@ pub struct ServiceOptions {
 }
 
 /// The service.
-pub struct CertificateService<C> {
+pub struct CertificateService {
     authority: Arc<Authority>,
     authenticator: Arc<Authenticator>,
-    cluster: Arc<C>,
+    published: watch::Receiver<Published>,
     options: ServiceOptions,
     metrics: CaMetrics,
 }
 
-impl<C: Cluster> CertificateService<C> {
+impl CertificateService {
     /// A service that signs with `authority` for callers that `authenticator` knows.
     pub const fn new(
         authority: Arc<Authority>,
         authenticator: Arc<Authenticator>,
-        cluster: Arc<C>,
+        published: watch::Receiver<Published>,
         options: ServiceOptions,
         metrics: CaMetrics,
     ) -> Self {
-        Self { authority, authenticator, cluster, options, metrics }
+        Self { authority, authenticator, published, options, metrics }
     }
 
     /// The identity the certificate is for. News of a pod may be on its way to us, so a refusal that news could turn
     /// waits for some.
     async fn subject(&self, caller: &Caller, requested: Option<&str>) -> Result<Identity, Refusal> {
         let Some(requested) = requested else { return Ok(caller.identity().clone()) };
-        let decide = || {
-            let trust_domain = self.authority.trust_domain();
-            may_impersonate(caller, requested, trust_domain, &self.options.trusted_node_accounts, &*self.cluster)
-        };
+        let mut published = self.published.clone();
         let deadline = tokio::time::Instant::now() + self.options.patience;
         loop {
-            let changed = self.cluster.changed();
-            let verdict = decide();
-            if !verdict.as_ref().is_err_and(Refusal::may_pass)
-                || tokio::time::timeout_at(deadline, changed).await.is_err()
-            {
+            let snapshot = published.borrow_and_update().snapshot.clone();
+            let verdict = may_impersonate(caller, requested, &self.options.trusted_node_accounts, &snapshot);
+            if !verdict.as_ref().is_err_and(Refusal::may_pass) {
                 return verdict;
+            }
+            match tokio::time::timeout_at(deadline, published.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return verdict,
             }
         }
     }
 }
 
 /// Decides whether `caller` may have a certificate for `requested`, and gives the identity rebuilt from its parts.
-fn may_impersonate<C: Cluster>(
+fn may_impersonate(
     caller: &Caller,
     requested: &str,
-    trust_domain: &str,
     trusted: &[(String, String)],
-    cluster: &C,
+    cluster: &Snapshot,
 ) -> Result<Identity, Refusal> {
     let own = caller.identity();
     if !trusted.iter().any(|(namespace, account)| namespace == own.namespace() && account == own.service_account()) {
         return Err(Refusal::NotTrusted { caller: own.clone() });
     }
     let identity: Identity = requested.parse().map_err(|_| Refusal::Identity(requested.to_owned()))?;
-    if identity.trust_domain() != trust_domain {
+    if identity.trust_domain() != cluster.mesh.trust_domain {
         return Err(Refusal::Identity(requested.to_owned()));
     }
     let reference = caller.pod().ok_or_else(|| Refusal::NoPod { caller: own.clone() })?;
     let pod = cluster
-        .pod(own.namespace(), &reference.name)
-        .filter(|pod| pod.uid == reference.uid && pod.service_account == own.service_account())
+        .resident(own.namespace(), &reference.name)
+        .filter(|pod| *pod.uid == *reference.uid && pod.identity == *own)
         .ok_or_else(|| Refusal::UnknownCaller {
             namespace: own.namespace().to_owned(),
             name: reference.name.clone(),
         })?;
-    if cluster.runs_on(&pod.node, identity.namespace(), identity.service_account()) {
+    if cluster.is_lodged(&pod.node, identity.namespace(), identity.service_account()) {
         Ok(identity)
     } else {
-        Err(Refusal::NotOnNode { identity, node: pod.node })
+        Err(Refusal::NotOnNode { identity, node: pod.node.to_string() })
     }
 }
 
 #[tonic::async_trait]
-impl<C: Cluster> IstioCertificateService for CertificateService<C> {
+impl IstioCertificateService for CertificateService {
     async fn create_certificate(
         &self,
         request: Request<IstioCertificateRequest>,

@@ -19,7 +19,7 @@ pub struct Entry {
     /// Equal versions mean equal content.
     pub version: Arc<str>,
     /// Other names a client may have asked by.
-    pub aliases: Arc<[String]>,
+    pub aliases: Vec<Arc<str>>,
     /// The resource.
     pub body: Any,
 }
@@ -28,14 +28,20 @@ pub struct Entry {
 pub trait Catalog {
     /// All of them, for wildcard subscribers.
     fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_>;
+    /// The one of this primary name.
+    fn get(&self, name: &str) -> Option<Entry>;
     /// What a client gets that asked for `name`, which may be an alias and may stand for several.
     fn resolve(&self, name: &str) -> Vec<Entry>;
+    /// Which generation this is.
+    fn generation(&self) -> u64;
+    /// The primary names that differ from those of an earlier generation; `None` if that was too long ago to tell.
+    fn changed_since(&self, generation: u64) -> Option<BTreeSet<Arc<str>>>;
 }
 
 /// What the server holds: a catalog per type URL.
 pub trait Catalogs {
     /// The catalog of `type_url`; `None` if this server has no such type.
-    fn catalog(&self, type_url: &str) -> Option<&dyn Catalog>;
+    fn catalog<'a>(&'a self, type_url: &str) -> Option<Box<dyn Catalog + 'a>>;
 }
 
 /// What a request led to, beside the responses.
@@ -67,8 +73,9 @@ struct Watch {
     names: BTreeSet<String>,
     /// What the client has, as far as we know: name to version.
     known: HashMap<Arc<str>, Arc<str>>,
+    /// The generation that was compared last; `None` before the first answer.
+    seen: Option<u64>,
     last_nonce: String,
-    answered: bool,
 }
 
 /// Types are pushed in this order; others follow by name. Addresses before the policies that speak of them.
@@ -112,8 +119,8 @@ impl Session {
             Outcome::Stale
         };
         let response = match (first, added.is_empty()) {
-            (true, _) => self.push(&request.type_url, catalog, &added),
-            (false, false) => self.push_names(&request.type_url, catalog, &added),
+            (true, _) => self.push(&request.type_url, &*catalog, &added),
+            (false, false) => self.push_names(&request.type_url, &*catalog, &added),
             (false, true) => None,
         };
         (outcome, response)
@@ -126,7 +133,7 @@ impl Session {
         types.sort_by_key(rank);
         let push = |type_url: String| {
             let catalog = catalogs.catalog(&type_url)?;
-            self.push(&type_url, catalog, &BTreeSet::new())
+            self.push(&type_url, &*catalog, &BTreeSet::new())
         };
         types.into_iter().filter_map(push).collect()
     }
@@ -140,20 +147,14 @@ impl Session {
         asked: &BTreeSet<String>,
     ) -> Option<DeltaDiscoveryResponse> {
         let watch = self.watches.get_mut(type_url)?;
-        let wanted: BTreeMap<Arc<str>, Entry> = if watch.wildcard {
-            catalog.entries().map(|entry| (entry.name.clone(), entry)).collect()
-        } else {
-            watch.names.iter().flat_map(|name| catalog.resolve(name)).map(|entry| (entry.name.clone(), entry)).collect()
+        let recent = watch.seen.filter(|_| watch.wildcard).and_then(|seen| catalog.changed_since(seen));
+        let (changed, mut removed) = match recent {
+            Some(names) => watch.differences_among(&names, catalog),
+            None => watch.differences(catalog),
         };
-        let gone: Vec<Arc<str>> = watch.known.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-        for name in &gone {
-            watch.known.remove(name);
-        }
-        let mut removed: BTreeSet<String> = gone.iter().map(|name| name.to_string()).collect();
-        removed.extend(asked.iter().filter(|name| !answers(&wanted, name)).cloned());
-        let changed: Vec<Entry> =
-            wanted.into_values().filter(|entry| watch.known.get(&entry.name) != Some(&entry.version)).collect();
-        if changed.is_empty() && removed.is_empty() && watch.answered {
+        removed.extend(asked.iter().filter(|name| !watch.wildcard && catalog.resolve(name).is_empty()).cloned());
+        let first = watch.seen.replace(catalog.generation()).is_none();
+        if changed.is_empty() && removed.is_empty() && !first {
             return None;
         }
         Some(self.respond(type_url, changed, removed.into_iter().collect()))
@@ -184,7 +185,6 @@ impl Session {
         let nonce = self.sent.to_string();
         if let Some(watch) = self.watches.get_mut(type_url) {
             watch.last_nonce.clone_from(&nonce);
-            watch.answered = true;
             let named = !watch.wildcard;
             for entry in &entries {
                 watch.known.insert(entry.name.clone(), entry.version.clone());
@@ -233,17 +233,54 @@ impl Watch {
         }
         added
     }
-}
 
-fn answers(wanted: &BTreeMap<Arc<str>, Entry>, name: &str) -> bool {
-    wanted.contains_key(name) || wanted.values().any(|entry| entry.aliases.iter().any(|alias| alias == name))
+    /// What differs between what the client has and what it should have, all of it compared.
+    fn differences(&mut self, catalog: &dyn Catalog) -> (Vec<Entry>, BTreeSet<String>) {
+        let wanted: BTreeMap<Arc<str>, Entry> = if self.wildcard {
+            catalog.entries().map(|entry| (entry.name.clone(), entry)).collect()
+        } else {
+            self.names.iter().flat_map(|name| catalog.resolve(name)).map(|entry| (entry.name.clone(), entry)).collect()
+        };
+        let mut removed = BTreeSet::new();
+        self.known.retain(|name, _| {
+            let stays = wanted.contains_key(name);
+            if !stays {
+                removed.insert(name.to_string());
+            }
+            stays
+        });
+        let changed = wanted.into_values().filter(|entry| self.known.get(&entry.name) != Some(&entry.version));
+        (changed.collect(), removed)
+    }
+
+    /// The same for a wildcard client, of which all but `names` is known to be equal.
+    fn differences_among(
+        &mut self,
+        names: &BTreeSet<Arc<str>>,
+        catalog: &dyn Catalog,
+    ) -> (Vec<Entry>, BTreeSet<String>) {
+        let mut changed = Vec::new();
+        let mut removed = BTreeSet::new();
+        for name in names {
+            match catalog.get(name) {
+                Some(entry) if self.known.get(name) != Some(&entry.version) => changed.push(entry),
+                Some(_) => {}
+                None => {
+                    if self.known.remove(name).is_some() {
+                        removed.insert(name.to_string());
+                    }
+                }
+            }
+        }
+        (changed, removed)
+    }
 }
 
 /// Aliases go only to clients that asked by name: that is what Istio does, and wildcard clients have no use for them.
 fn resource(entry: Entry, aliased: bool) -> Resource {
     Resource {
         name: entry.name.to_string(),
-        aliases: if aliased { entry.aliases.to_vec() } else { Vec::new() },
+        aliases: if aliased { entry.aliases.iter().map(ToString::to_string).collect() } else { Vec::new() },
         version: entry.version.to_string(),
         resource: Some(entry.body),
         ..Default::default()

@@ -10,12 +10,16 @@ use super::*;
 
 const TYPE: &str = mesh_proto::contract::type_url::ADDRESS;
 
+/// Resources by name; generations are told apart by their content's order of appearance in a test.
 #[derive(Default)]
-struct Fixed(BTreeMap<String, (String, Vec<String>)>);
+struct Fixed(BTreeMap<String, (String, Vec<String>)>, Option<(u64, BTreeSet<Arc<str>>)>);
 
 impl Fixed {
     fn with(entries: &[(&str, &str)]) -> Self {
-        Self(entries.iter().map(|(name, version)| ((*name).to_owned(), ((*version).to_owned(), Vec::new()))).collect())
+        Self(
+            entries.iter().map(|(name, version)| ((*name).to_owned(), ((*version).to_owned(), Vec::new()))).collect(),
+            None,
+        )
     }
 
     fn alias(mut self, name: &str, alias: &str) -> Self {
@@ -24,24 +28,37 @@ impl Fixed {
     }
 }
 
-impl Catalog for Fixed {
+impl Catalog for &Fixed {
     fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_> {
         Box::new(self.0.iter().map(|(name, (version, aliases))| Entry {
             name: name.as_str().into(),
             version: version.as_str().into(),
-            aliases: aliases.clone().into(),
+            aliases: aliases.iter().map(|alias| alias.as_str().into()).collect(),
             body: Any::default(),
         }))
     }
 
+    fn get(&self, name: &str) -> Option<Entry> {
+        self.entries().find(|entry| &*entry.name == name)
+    }
+
     fn resolve(&self, wanted: &str) -> Vec<Entry> {
-        self.entries().filter(|entry| &*entry.name == wanted || entry.aliases.iter().any(|a| a == wanted)).collect()
+        self.entries().filter(|entry| &*entry.name == wanted || entry.aliases.iter().any(|a| &**a == wanted)).collect()
+    }
+
+    fn generation(&self) -> u64 {
+        self.1.as_ref().map_or(0, |(generation, _)| *generation)
+    }
+
+    fn changed_since(&self, generation: u64) -> Option<BTreeSet<Arc<str>>> {
+        let (this, changed) = self.1.as_ref()?;
+        (generation + 1 == *this).then(|| changed.clone())
     }
 }
 
 impl Catalogs for Fixed {
-    fn catalog(&self, type_url: &str) -> Option<&dyn Catalog> {
-        (type_url == TYPE).then_some(self)
+    fn catalog<'a>(&'a self, type_url: &str) -> Option<Box<dyn Catalog + 'a>> {
+        (type_url == TYPE).then(|| Box::new(self) as Box<dyn Catalog>)
     }
 }
 
@@ -165,8 +182,11 @@ fn an_unknown_type_is_answered_once_and_remembered_never() {
 
 type Generation = BTreeMap<u8, u8>;
 
-fn fixed(generation: &Generation) -> Fixed {
-    Fixed(generation.iter().map(|(name, version)| (name.to_string(), (version.to_string(), Vec::new()))).collect())
+/// Generation `number`, with what changed from the one before.
+fn fixed(number: u64, before: &Generation, generation: &Generation) -> Fixed {
+    let changed = (0..6u8).filter(|name| before.get(name) != generation.get(name)).map(|name| name.to_string().into());
+    let entries = generation.iter().map(|(name, version)| (name.to_string(), (version.to_string(), Vec::new())));
+    Fixed(entries.collect(), Some((number, changed.collect())))
 }
 
 fn take(client: &mut BTreeMap<String, String>, response: &DeltaDiscoveryResponse) {
@@ -187,8 +207,10 @@ proptest! {
         let mut session = Session::default();
         let mut client = BTreeMap::new();
         let mut started = false;
-        for (generation, reconnect) in &generations {
-            let catalog = fixed(generation);
+        let mut before = Generation::new();
+        for (number, (generation, reconnect)) in generations.iter().enumerate() {
+            let catalog = fixed(number as u64, &before, generation);
+            before.clone_from(generation);
             if reconnect | !started {
                 session = Session::default();
                 let mut first = request();
