@@ -19,7 +19,7 @@ use super::netlink::{Answer, Netlink};
 use super::plan::{Marked, PolicyRoute};
 
 /// What is there of the rule and the route, per address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FoundRoutes {
     v4: FoundFamily,
     v6: FoundFamily,
@@ -44,6 +44,13 @@ enum Possible {
 }
 
 impl FoundRoutes {
+    /// Both families, both parts.
+    #[cfg(test)]
+    pub(super) fn complete() -> Self {
+        let family = FoundFamily { rule: true, route: true, possible: Possible::Everything };
+        Self { v4: family, v6: family }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         [self.v4, self.v6].iter().all(|family| !family.rule && !family.route)
     }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod foreign;
+mod listing;
 mod pod;
 mod raw;
 mod rules;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use runner::{Test, test};
 
 fn main() -> ExitCode {
-    runner::main(&[rules::TESTS, foreign::TESTS, traffic::TESTS].concat())
+    runner::main(&[rules::TESTS, foreign::TESTS, traffic::TESTS, &listing::tests()].concat())
 }
 
 /// A test with the name of its function.
