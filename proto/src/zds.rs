@@ -10,8 +10,8 @@
 //! **Caveats.** Both sides read into [`MAX_PACKET`] bytes; an empty packet cannot be told from the end of the connection, and none is ever sent.
 //! **What in Istio it matches.** ztunnel.md §3.1 (Z-01 to Z-04), cni-agent.md §6.1 (Z-01 to Z-03).
 //!
-//! The functions block or not as the descriptor does. In an asynchronous program wrap it in tokio's `AsyncFd` and call them in `try_io`, with
-//! `.map_err(io::Error::from)` for the receiving one.
+//! The functions block or not as the descriptor does. An asynchronous program puts the socket into tokio's `UnixStream`, which cares for readiness only, and
+//! calls them in its `async_io`, with `.map_err(io::Error::from)` for the receiving one; the tests show it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -15,6 +15,8 @@ use prost::Message;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 fn pair(flags: SocketFlags) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags | SocketFlags::CLOEXEC, None).unwrap()
@@ -188,6 +190,35 @@ fn an_answer_always_fits_into_a_packet() {
         assert!(len <= MAX_PACKET && len > MAX_PACKET - 20, "{len}");
         assert!(long.starts_with(&reason(&response)));
     }
+}
+
+/// The way both programs use it: ready or not is tokio's business, the packet is ours.
+#[tokio::test(flavor = "current_thread")]
+async fn packets_pass_through_an_asynchronous_socket() {
+    let (near, far) = pair(SocketFlags::NONBLOCK);
+    let (near, far) = (UnixStream::from_std(near.into()).unwrap(), UnixStream::from_std(far.into()).unwrap());
+    let (reader, writer) = watched();
+    let sender = async {
+        for number in 0..2000u32 {
+            let bytes = number.to_be_bytes();
+            let passed = (number % 100 == 0).then_some(writer.as_fd());
+            near.async_io(Interest::WRITABLE, || send_packet(near.as_fd(), &bytes, passed)).await.unwrap();
+        }
+    };
+    let receiver = async {
+        let mut buf = [0; MAX_PACKET];
+        for number in 0..2000u32 {
+            let receive = || receive_packet(far.as_fd(), &mut buf).map_err(io::Error::from);
+            let Received::Packet { len, fd } = far.async_io(Interest::READABLE, receive).await.unwrap() else {
+                panic!("closed")
+            };
+            assert_eq!(buf[..len], number.to_be_bytes());
+            assert_eq!(fd.is_some(), number % 100 == 0);
+        }
+    };
+    tokio::join!(sender, receiver);
+    drop(writer);
+    all_closed(reader);
 }
 
 proptest! {

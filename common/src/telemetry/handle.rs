@@ -2,6 +2,7 @@
 //! Sets logging up, and changes it at run time.
 
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use tracing_subscriber::reload;
 
 use super::filter::{Filter, FilterError};
 use super::layer::Lines;
-use super::line::{Format, Head};
+use super::line::{Format, Head, Line};
 use super::queue::{QUEUE_BYTES, Queue};
 
 /// How a program logs.
@@ -31,11 +32,32 @@ pub struct Options {
     pub program: &'static str,
 }
 
-/// Sends the process's `tracing` events to standard output. To be called once, first thing in a main.
+/// Sends the process's `tracing` events to standard output, and panics as well. To be called once, first thing in a main.
 pub fn init(options: &Options) -> Result<Handle, InitError> {
     let (handle, subscriber) = build(options, io::stdout())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Twice)?;
+    let (queue, format) = (Arc::clone(&handle.shared.queue), options.format);
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_panic(&queue, format, panic);
+        previous(panic);
+    }));
     Ok(handle)
+}
+
+/// The process may be about to abort: what is in the queue has to get out now, and what it died of with it.
+fn log_panic(queue: &Queue, format: Format, panic: &PanicHookInfo<'_>) {
+    let mut out = Vec::new();
+    let head = Head { format, time: SystemTime::now(), level: Level::ERROR, scope: "panic" };
+    let message = panic.payload_as_str().unwrap_or("panic without a message");
+    let mut line = Line::begin(&mut out, head, message);
+    if let Some(place) = panic.location() {
+        line.display("place", place);
+    }
+    line.text("thread", std::thread::current().name().unwrap_or_default());
+    line.end();
+    queue.append(&out, 1);
+    queue.flush(PANIC_PATIENCE);
 }
 
 /// Everything but making it the process's own, so that tests can have several.
@@ -173,6 +195,8 @@ pub enum InitError {
 }
 
 const DEFAULT_FILTER: &str = "info";
+/// A reader that stands still must not keep a dying process alive.
+const PANIC_PATIENCE: Duration = Duration::from_millis(500);
 
 fn as_number(level: LevelFilter) -> u8 {
     match level.into_level() {

@@ -98,6 +98,11 @@ impl<'a> Line<'a> {
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         match self.format {
+            Format::Plain if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') => {
+                self.out.push(b'"');
+                self.out.extend_from_slice(value.as_bytes());
+                self.out.push(b'"');
+            }
             Format::Plain => append(self.out, format_args!("{value:?}")),
             Format::Json => write_json_text(self.out, value),
         }
@@ -227,13 +232,7 @@ struct OneLine<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            match byte {
-                b'\n' => self.0.extend_from_slice(b"\\n"),
-                b'\r' => self.0.extend_from_slice(b"\\r"),
-                _ => self.0.push(byte),
-            }
-        }
+        write_escaped(self.0, text, |byte| matches!(byte, b'\n' | b'\r'));
         Ok(())
     }
 }
@@ -243,19 +242,26 @@ struct JsonText<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for JsonText<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            match byte {
-                b'"' => self.0.extend_from_slice(b"\\\""),
-                b'\\' => self.0.extend_from_slice(b"\\\\"),
-                b'\n' => self.0.extend_from_slice(b"\\n"),
-                b'\r' => self.0.extend_from_slice(b"\\r"),
-                b'\t' => self.0.extend_from_slice(b"\\t"),
-                0..0x20 => append(self.0, format_args!("\\u{byte:04x}")),
-                _ => self.0.push(byte),
-            }
-        }
+        write_escaped(self.0, text, |byte| matches!(byte, b'"' | b'\\' | 0..0x20));
         Ok(())
     }
+}
+
+/// Copies the stretches between bytes that are not to stand as they are; most texts are one such stretch.
+fn write_escaped(out: &mut Vec<u8>, text: &str, is_special: impl Fn(u8) -> bool) {
+    let mut rest = text.as_bytes();
+    while let Some(place) = rest.iter().position(|byte| is_special(*byte)) {
+        out.extend_from_slice(&rest[..place]);
+        match rest[place] {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            byte => append(out, format_args!("\\u{byte:04x}")),
+        }
+        rest = &rest[place + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -337,6 +343,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_text_in_a_plain_line_is_quoted_so_that_its_end_is_seen() {
+        let mut out = Vec::new();
+        let head = Head { format: Format::Plain, time: UNIX_EPOCH, level: Level::INFO, scope: "x" };
+        let mut line = Line::begin(&mut out, head, "");
+        for text in ["a b", "say \"x\"", "back\\slash", "tab\t", "é", "\u{202e}"] {
+            line.text("k", text);
+        }
+        line.end();
+        let text = String::from_utf8(out).unwrap();
+        let fields = text.split_once("x\t\t").unwrap().1;
+        assert_eq!(fields, "k=\"a b\" k=\"say \\\"x\\\"\" k=\"back\\\\slash\" k=\"tab\\t\" k=\"é\" k=\"\\u{202e}\"\n");
     }
 
     #[test]

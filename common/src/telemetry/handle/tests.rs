@@ -4,7 +4,6 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::telemetry::Line;
 
 struct Output(mpsc::Sender<Vec<u8>>);
 
