@@ -177,12 +177,14 @@ impl Finder {
             }
             let Some(process) = Process::read(&entry.path(), &host) else { continue };
             let Some(pod) = wanted.iter().find(|pod| same_uid(&pod.uid, &process.uid)) else { continue };
-            let known = oldest.get(pod.uid.as_str());
-            if known.is_some_and(|(start, netns)| *start <= process.start || netns.id() == process.netns) {
-                continue;
-            }
-            if let Some(netns) = process.open(&entry.path()).filter(|netns| netns.carries(&pod.addresses)) {
-                oldest.insert(&pod.uid, (process.start, netns));
+            match oldest.get_mut(pod.uid.as_str()) {
+                Some((start, _)) if *start <= process.start => {}
+                Some((start, netns)) if netns.id() == process.netns => *start = process.start,
+                _ => {
+                    if let Some(netns) = process.open(&entry.path()).filter(|netns| netns.carries(&pod.addresses)) {
+                        oldest.insert(&pod.uid, (process.start, netns));
+                    }
+                }
             }
         }
         Ok(oldest.into_iter().map(|(uid, (_, netns))| (uid.to_owned(), netns)).collect())

@@ -30,6 +30,6 @@ pub use self::error::RulesError;
 pub use self::foreign::Foreign;
 pub use self::overrides::{Ignored, Overrides};
 pub use self::plan::{Marked, Options, Plan, Ports};
-pub use self::pod::{Applied, apply, observe, proxied_connections, release_redirects, remove};
+pub use self::pod::{Applied, apply, legacy_tables, observe, proxied_connections, release_redirects, remove};
 pub use self::sockets::ProxiedConnections;
 pub use self::thread::in_netns;

@@ -11,6 +11,7 @@
 //! that still go through the proxy. Rules written by iptables-legacy are not seen.
 
 use std::os::fd::BorrowedFd;
+use std::{fs, io};
 
 use nix::sys::stat::{fstat, stat};
 
@@ -105,6 +106,29 @@ pub fn remove(netns: BorrowedFd<'_>, plan: &Plan) -> Result<(), RulesError> {
     })?
 }
 
+/// The tables that iptables-legacy has in the namespace. Their rules cannot be seen over nf_tables: a pod that an Istio agent set up through iptables-legacy
+/// looks empty to [`observe`], and has its redirects until it is restarted. So this is to be reported, and nothing more can be done.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the kernel's list exists and cannot be read.
+pub fn legacy_tables(netns: BorrowedFd<'_>) -> Result<Vec<String>, RulesError> {
+    let list = |path| match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        // A kernel without iptables-legacy.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(RulesError::Socket { operation: "read the list of iptables-legacy tables", source }),
+    };
+    let mut tables = Vec::new();
+    for path in LEGACY {
+        for table in in_netns(netns, || list(path))??.lines() {
+            if !tables.iter().any(|known| known == table) {
+                tables.push(table.to_owned());
+            }
+        }
+    }
+    Ok(tables)
+}
+
 fn look(plan: &Plan) -> Result<(Observed, Option<Foreign>), RulesError> {
     let found = nft::read()?;
     let observed = judge(plan, &found, &routes::read(&plan.policy_route)?);
@@ -122,4 +146,6 @@ fn refuse_own(netns: BorrowedFd<'_>) -> Result<(), RulesError> {
     if (asked.st_dev, asked.st_ino) == (own.st_dev, own.st_ino) { Err(RulesError::OwnNamespace) } else { Ok(()) }
 }
 
+/// As the thread that reads them sees them.
+const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 const OWN: &str = "/proc/self/ns/net";

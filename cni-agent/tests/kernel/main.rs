@@ -8,8 +8,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod foreign;
-mod listing;
+
 mod pod;
+mod programs;
 mod raw;
 mod rules;
 mod runner;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use runner::{Test, test};
 
 fn main() -> ExitCode {
-    runner::main(&[rules::TESTS, foreign::TESTS, traffic::TESTS, &listing::tests()].concat())
+    runner::main(&[rules::TESTS, foreign::TESTS, traffic::TESTS, &programs::tests()].concat())
 }
 
 /// A test with the name of its function.

@@ -2,14 +2,17 @@
 //! What is written is what is read back, and every kind of drift is seen.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
-use cni_agent::find::PodNetns;
+use cni_agent::find::{FindError, Finder, PodNetns, Wanted};
 use cni_agent::rules::{
     Applied, Difference, Observed, Options, Plan, RulesError, apply, observe, release_redirects, remove,
 };
 
-use crate::pod::Pod;
+use crate::pod::{NODE, POD, Pod};
 use crate::raw::{self, INET};
 
 crate::tests![
@@ -25,6 +28,7 @@ crate::tests![
     a_loopback_interface_that_is_down_is_named_as_the_cause,
     an_odd_interface_name_matches_exactly_what_is_meant,
     a_namespace_is_opened_by_path_and_known_again,
+    a_pod_s_namespace_is_found_by_its_oldest_process_and_its_address,
 ];
 
 fn variants() -> Vec<Options> {
@@ -202,11 +206,54 @@ fn an_odd_interface_name_matches_exactly_what_is_meant() {
 
 fn a_namespace_is_opened_by_path_and_known_again() {
     let pod = Pod::bare();
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pod.as_fd()));
+    let path = format!("/proc/self/fd/{}", pod.as_fd().as_raw_fd());
     let (first, second) = (PodNetns::open(path.as_ref()).unwrap(), PodNetns::open(path.as_ref()).unwrap());
     assert_eq!(first.id(), second.id());
     assert_ne!(first.id(), PodNetns::open("/proc/self/ns/net".as_ref()).unwrap().id());
     let plan = Plan::new(&Options::default());
     apply(first.as_fd(), &plan).unwrap();
     assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::InPlace);
+}
+
+/// A process as /proc shows it, in the namespace that a link points to.
+fn process(proc: &Path, id: u32, uid: &str, start: u64, netns: &Path) {
+    let folder = proc.join(id.to_string());
+    fs::create_dir_all(folder.join("ns")).unwrap();
+    symlink(netns, folder.join("ns/net")).unwrap();
+    fs::write(folder.join("cgroup"), format!("0::/kubepods/pod{uid}/{id}\n")).unwrap();
+    fs::write(folder.join("stat"), format!("{id} (a program) S{} {start} 0", " 0".repeat(18))).unwrap();
+}
+
+fn a_pod_s_namespace_is_found_by_its_oldest_process_and_its_address() {
+    let uid = "2c48913c-b29f-11e7-9350-020968147796";
+    let (pod, elsewhere) = (Pod::wired(), Pod::bare());
+    let link = |pod: &Pod| PathBuf::from(format!("/proc/self/fd/{}", pod.as_fd().as_raw_fd()));
+    let folder = tempfile::tempdir().unwrap();
+    let proc = folder.path();
+    process(proc, 1, "init", 0, Path::new("/proc/self/ns/net"));
+    // In the pod's control group and still in the node's namespace; in it and in a namespace without the pod's address; ended while we look.
+    process(proc, 10, uid, 100, Path::new("/proc/self/ns/net"));
+    process(proc, 11, uid, 101, &link(&elsewhere));
+    process(proc, 12, uid, 102, Path::new("/not/there"));
+    process(proc, 13, uid, 105, &link(&pod));
+    process(proc, 14, uid, 103, &link(&pod));
+    fs::create_dir(proc.join("self")).unwrap();
+    let wanted = |addresses: &[IpAddr]| [Wanted { uid: uid.to_owned(), addresses: addresses.to_vec() }];
+    let finder = Finder::new(proc);
+    let netns = PodNetns::open(&link(&pod)).unwrap().id();
+    for addresses in [&POD[..], &POD[..1], &POD[1..]] {
+        let found = finder.find(&wanted(addresses)).unwrap();
+        assert_eq!(found[uid].id(), netns, "{addresses:?}");
+    }
+    assert!(
+        finder.find(&wanted(&[])).unwrap().is_empty(),
+        "without an address nothing proves a namespace to be the pod's"
+    );
+    assert!(finder.find(&wanted(&NODE)).unwrap().is_empty(), "another pod's address");
+    // An older process of the same pod, in another namespace with the pod's address: the sandbox.
+    elsewhere.wire("eth1", [NODE[0], NODE[1]], [POD[0], POD[1]]);
+    let found = finder.find(&wanted(&POD)).unwrap();
+    assert_eq!(found[uid].id(), PodNetns::open(&link(&elsewhere)).unwrap().id());
+    fs::remove_dir_all(proc.join("1")).unwrap();
+    assert!(matches!(finder.find(&wanted(&POD)), Err(FindError::HostNetns { .. })), "the node's own must be known");
 }
