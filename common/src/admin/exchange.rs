@@ -126,6 +126,7 @@ fn hex_value(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_query_is_decoded_and_nothing_in_it_is_an_error() {
@@ -135,5 +136,18 @@ mod tests {
         assert_eq!(pairs("level=info%2Caccess%3doff&reset"), [pair("level", "info,access=off"), pair("reset", "")]);
         assert_eq!(pairs("a=b=c&&x=1+2"), [pair("a", "b=c"), pair("x", "1 2")]);
         assert_eq!(pairs("%=%4&%zz=%c3%a9&%ff"), [pair("%", "%4"), pair("%zz", "é"), pair("\u{fffd}", "")]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_value_comes_back(value in any::<String>()) {
+            let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            prop_assert_eq!(parse_query(&format!("key={encoded}")), [("key".to_owned(), value)]);
+        }
+
+        #[test]
+        fn any_query_is_read(query in any::<String>()) {
+            parse_query(&query);
+        }
     }
 }

@@ -38,3 +38,6 @@ pub use drain::{Drain, DrainEnd, Drainer, Hold, Phase, drain};
 pub use readiness::{Gate, Readiness};
 pub use shutdown::Shutdown;
 pub use tasks::{Task, TaskLost, Tasks};
+
+#[cfg(test)]
+mod tests;

@@ -43,10 +43,12 @@ impl Shutdown {
     /// Waits until it has been asked, and tells why.
     pub async fn requested(&self) -> String {
         let mut reason = self.reason.subscribe();
-        match reason.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-            Ok(Some(reason)) => reason,
+        // The lock of what was seen ends with this statement, so that the future can move between threads.
+        let reason = reason.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
             // The sender is in `self`, and it was waited for a reason.
-            _ => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }

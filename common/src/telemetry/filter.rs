@@ -104,6 +104,7 @@ fn parse_level(text: &str) -> Option<LevelFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn filter(text: &str) -> Filter {
         text.parse().unwrap()
@@ -146,5 +147,19 @@ mod tests {
             "access:debug".parse::<Filter>().unwrap_err().to_string(),
             "log filter clause \"access:debug\" is neither a level (off, error, warn, info, debug, trace) nor target=level"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_prints_as_something_that_means_the_same(text in "([a-z:_]{0,6}=?(info|debug|off|x),?){0,4}") {
+            if let Ok(accepted) = text.parse::<Filter>() {
+                prop_assert_eq!(filter(&accepted.to_string()), accepted);
+            }
+        }
+
+        #[test]
+        fn any_text_is_accepted_or_refused(text in any::<String>()) {
+            let _ = text.parse::<Filter>();
+        }
     }
 }

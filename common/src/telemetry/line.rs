@@ -267,6 +267,7 @@ fn write_escaped(out: &mut Vec<u8>, text: &str, is_special: impl Fn(u8) -> bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::time::Duration;
 
     fn time_text(seconds: u64, micros: u32) -> String {
@@ -365,5 +366,34 @@ mod tests {
         assert_eq!("plain".parse(), Ok(Format::Plain));
         assert_eq!("".parse(), Ok(Format::Plain));
         assert!("JSON5".parse::<Format>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back_out_of_json_and_keeps_to_one_plain_line(scope in any::<String>(), message in any::<String>(), value in any::<String>()) {
+            let head = |format| Head { format, time: UNIX_EPOCH, level: Level::INFO, scope: &scope };
+            let mut out = Vec::new();
+            let mut line = Line::begin(&mut out, head(Format::Json), &message);
+            line.text("text", &value);
+            line.display("shown", &value);
+            line.number("number", u64::MAX);
+            line.end();
+            let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(object["scope"].as_str(), Some(scope.as_str()));
+            prop_assert_eq!(object["message"].as_str(), Some(message.as_str()));
+            prop_assert_eq!(object["text"].as_str(), Some(value.as_str()));
+            prop_assert_eq!(object["shown"].as_str(), Some(value.as_str()));
+            prop_assert_eq!(object["number"].as_u64(), Some(u64::MAX));
+
+            let mut out = Vec::new();
+            let plain = Head { scope: "scope", ..head(Format::Plain) };
+            let mut line = Line::begin(&mut out, plain, &message);
+            line.text("text", &value);
+            line.display("shown", &value);
+            line.end();
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(text.matches(['\n', '\r']).count(), 1);
+            prop_assert!(text.ends_with('\n'));
+        }
     }
 }
