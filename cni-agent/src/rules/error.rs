@@ -87,7 +87,9 @@ pub enum RulesError {
 /// What to check when the kernel answers with this error number.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "the agent needs CAP_NET_ADMIN over the pod's network namespace",
+        Some(libc::EPERM | libc::EACCES) => {
+            "the agent needs CAP_NET_ADMIN over the pod's network namespace; if it has that, another process owns the table (flag owner in `nft list tables`)"
+        }
         Some(libc::ENOENT) => {
             "something was removed meanwhile, or the kernel lacks an nf_tables module (nft_redir, nft_nat, nft_ct: try modprobe)"
         }

@@ -110,6 +110,16 @@ impl Netlink {
         Ok(whole.then_some(found))
     }
 
+    /// Reads a whole list, again and again until it holds still.
+    pub(super) fn list(&self, kind: u16, payload: &[u8], purpose: &str) -> Result<Vec<Answer>, RulesError> {
+        for _ in 0..READINGS {
+            if let Some(found) = self.dump(kind, payload, purpose)? {
+                return Ok(found);
+            }
+        }
+        Err(RulesError::Unsettled)
+    }
+
     fn send(&self, bytes: &[u8]) -> Result<(), RulesError> {
         let failed = |source| RulesError::Socket { operation: "send to the kernel", source };
         match self.socket.send(bytes, 0) {
@@ -198,6 +208,8 @@ const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 /// `NLMSGERR_ATTR_MSG`
 const EXTENDED_TEXT: u16 = 1;
+/// How often a reading is begun anew when somebody writes meanwhile.
+pub(super) const READINGS: usize = 8;
 const RECEIVE: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use super::batch::{Batch, SUBSYSTEM};
 use super::error::RulesError;
-use super::netlink::{Answer, Netlink, any_family};
+use super::netlink::{Answer, Netlink, READINGS, any_family};
 use super::ruleset::{FoundChain, FoundRule, FoundTable, Ruleset, generation};
 
 /// Reads everything that stands here, as of one moment.
@@ -51,6 +51,3 @@ fn dump<T>(
 fn number(kind: i32) -> u16 {
     SUBSYSTEM << 8 | kind as u16
 }
-
-/// How often a reading is begun anew when somebody writes meanwhile.
-const READINGS: usize = 8;

@@ -7,7 +7,8 @@
 //! **Guarantees.** The nf_tables part of each call is one transaction. Every call can be repeated. Neither enrolling nor the first half of a release
 //! breaks an open connection (cni-agent.md §4.7). [`apply`] returns only after reading back what it wrote.
 //!
-//! **Caveats.** All calls block for some hundred microseconds on a thread of their own: call them where blocking is allowed. [`remove`] ends connections
+//! **Caveats.** All calls block, on a thread of their own: a reading for about a millisecond, a writing for some ten, as the kernel waits until nobody
+//! goes by the old rules any more. Call them where blocking is allowed; several pods at once do not wait for each other. [`remove`] ends connections
 //! that still go through the proxy. Rules written by iptables-legacy are not seen.
 
 use std::os::fd::BorrowedFd;
@@ -99,7 +100,8 @@ pub fn proxied_connections(netns: BorrowedFd<'_>, plan: &Plan) -> Result<Proxied
 pub fn remove(netns: BorrowedFd<'_>, plan: &Plan) -> Result<(), RulesError> {
     refuse_own(netns)?;
     in_netns(netns, || {
-        let rules = nft::read().and_then(|found| nft::write(transaction::removal(Foreign::find(&found).as_ref())));
+        let rules =
+            nft::read().and_then(|found| nft::write(transaction::removal(&found, Foreign::find(&found).as_ref())));
         // Even if the rules would not go: without marks the route does nothing, and the next attempt finds less to do.
         let routes = routes::remove(&plan.policy_route);
         rules.and(routes)

@@ -15,7 +15,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::compare::Difference;
 use super::error::RulesError;
-use super::netlink::{Answer, Netlink};
+use super::netlink::Netlink;
 use super::plan::{Marked, PolicyRoute};
 
 /// What is there of the rule and the route, per address family.
@@ -158,10 +158,10 @@ fn find(netlink: &Netlink, family: Family, planned: &PolicyRoute, loopback: u32)
     }
     let mut header = RuleMessage::default();
     header.header.family = family.number();
-    let rules = list(netlink, GET_RULE, &bytes(&header), "list the policy rules")?;
+    let rules = netlink.list(GET_RULE, &bytes(&header), "list the policy rules")?;
     let mut header = RouteMessage::default();
     header.header.address_family = family.number();
-    let routes = list(netlink, GET_ROUTE, &bytes(&header), "list the routes")?;
+    let routes = netlink.list(GET_ROUTE, &bytes(&header), "list the routes")?;
     Ok(FoundFamily {
         rule: rules.iter().any(|answer| is_ours(&answer.payload, planned)),
         route: routes.iter().any(|answer| is_local_default(&answer.payload, planned, loopback)),
@@ -227,15 +227,6 @@ fn route(family: Family, planned: &PolicyRoute, loopback: u32) -> RouteMessage {
     };
     message.attributes = vec![RouteAttribute::Table(planned.table), RouteAttribute::Oif(loopback)];
     message
-}
-
-fn list(netlink: &Netlink, kind: u16, payload: &[u8], purpose: &str) -> Result<Vec<Answer>, RulesError> {
-    for _ in 0..READINGS {
-        if let Some(found) = netlink.dump(kind, payload, purpose)? {
-            return Ok(found);
-        }
-    }
-    Err(RulesError::Unsettled)
 }
 
 /// Somebody else may have done the same in between.
@@ -304,4 +295,6 @@ const GET_ROUTE: u16 = libc::RTM_GETROUTE;
 const NEW_RULE: u16 = libc::RTM_NEWRULE;
 const DELETE_RULE: u16 = libc::RTM_DELRULE;
 const GET_RULE: u16 = libc::RTM_GETRULE;
-const READINGS: usize = 8;
+
+#[cfg(test)]
+mod tests;

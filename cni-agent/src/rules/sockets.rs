@@ -36,8 +36,7 @@ pub(super) fn count(plan: &Plan) -> Result<ProxiedConnections, RulesError> {
         request[0] = family;
         request[1] = libc::IPPROTO_TCP as u8;
         request[4..8].copy_from_slice(&OPEN.to_ne_bytes());
-        // The list may be inconsistent when sockets come and go; for waiting that does no harm.
-        let Some(answers) = netlink.dump(BY_FAMILY, &request, "list the TCP sockets")? else { continue };
+        let answers = netlink.list(BY_FAMILY, &request, "list the TCP sockets")?;
         for answer in answers {
             let socket = Socket::parse(&answer.payload)?;
             socket.classify(plan.ports, plan.proxy_mark, &mut counted);
@@ -85,3 +84,47 @@ const DESCRIPTION: usize = 72;
 const MARK: u16 = 15;
 /// Every TCP state but TIME_WAIT (6), CLOSE (7) and LISTEN (10).
 const OPEN: u32 = 0x1ffe & !(1 << 6 | 1 << 7 | 1 << 10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::attributes::Attributes;
+    use super::super::plan::Options;
+    use super::*;
+
+    fn counted(local: u16, remote: u16, mark: Option<u32>) -> (usize, usize, usize) {
+        let mut bytes = vec![0; DESCRIPTION];
+        bytes[4..6].copy_from_slice(&local.to_be_bytes());
+        bytes[6..8].copy_from_slice(&remote.to_be_bytes());
+        if let Some(mark) = mark {
+            bytes.extend_from_slice(Attributes::default().bytes(MARK, &mark.to_ne_bytes()).as_bytes());
+        }
+        let (options, mut counted) = (Options::default(), ProxiedConnections::default());
+        Socket::parse(&bytes).unwrap().classify(options.ports, options.proxy_mark, &mut counted);
+        (counted.outbound, counted.inbound, counted.opened)
+    }
+
+    #[test]
+    fn sockets_are_told_apart_by_port_and_mark() {
+        assert_eq!(
+            counted(15001, 40000, Some(0x539)),
+            (1, 0, 0),
+            "taken from the application, with the listener's mark"
+        );
+        assert_eq!(counted(15006, 40000, None), (0, 1, 0));
+        assert_eq!(counted(40000, 8080, Some(0x539)), (0, 0, 1));
+        assert_eq!(counted(40000, 8080, Some(0xabc0_0539)), (0, 0, 1), "bits beyond the mask are somebody else's");
+        assert_eq!(counted(40000, 15008, Some(0x539)), (0, 0, 0), "a tunnel to another proxy");
+        assert_eq!(counted(15008, 40000, Some(0x539)), (0, 0, 0), "a tunnel from another proxy");
+        assert_eq!(counted(8080, 40000, None), (0, 0, 0), "the application's own");
+        assert_eq!(counted(8080, 15001, Some(0x111)), (0, 0, 0), "a server on the proxy's port elsewhere");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let _ = Socket::parse(&bytes);
+        }
+    }
+}

@@ -44,10 +44,10 @@ pub(super) fn release(found: &Ruleset, foreign: Option<&Foreign>) -> Batch {
     batch
 }
 
-/// Takes out everything.
-pub(super) fn removal(foreign: Option<&Foreign>) -> Batch {
+/// Takes out everything that is there. A transaction costs the kernel milliseconds, so there is none when nothing is.
+pub(super) fn removal(found: &Ruleset, foreign: Option<&Foreign>) -> Batch {
     let mut batch = Batch::new();
-    for name in OUR_TABLES {
+    for name in OUR_TABLES.into_iter().filter(|name| found.table(INET, name).is_some()) {
         drop_table(&mut batch, name);
     }
     if let Some(foreign) = foreign {

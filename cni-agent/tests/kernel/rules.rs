@@ -21,6 +21,7 @@ crate::tests![
     one_plan_replaces_another,
     every_kind_of_tampering_is_seen_and_repaired,
     what_others_write_in_tables_of_their_own_is_none_of_our_business,
+    rules_are_found_among_thousands_of_others,
     a_release_takes_the_redirects_first_and_everything_later,
     nothing_is_left_after_a_removal_and_it_can_be_repeated,
     a_pod_without_ipv6_is_complete_without_its_route,
@@ -139,6 +140,19 @@ fn what_others_write_in_tables_of_their_own_is_none_of_our_business() {
     remove(pod.as_fd(), &plan).unwrap();
     // Adding without asking for creation finds it still there.
     raw::send(&pod, &[raw::flush_chain(INET, "theirs", "output"), raw::flush_chain(raw::IPV4, "nat", "ISTIO_OUTPUT")]);
+}
+
+fn rules_are_found_among_thousands_of_others() {
+    let (pod, plan) = (Pod::bare(), Plan::new(&Options::default()));
+    raw::send(&pod, &[raw::new_table(INET, "theirs"), raw::new_chain(INET, "theirs", "long")]);
+    for _ in 0..30 {
+        raw::send(&pod, &vec![raw::accept(INET, "theirs", "long", true); 100]);
+    }
+    // The kernel hands the list over in many pieces.
+    apply(pod.as_fd(), &plan).unwrap();
+    assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::InPlace);
+    remove(pod.as_fd(), &plan).unwrap();
+    assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::Missing);
 }
 
 fn a_release_takes_the_redirects_first_and_everything_later() {

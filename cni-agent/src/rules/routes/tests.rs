@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::super::plan::{Options, Plan};
+use super::*;
+
+fn planned() -> PolicyRoute {
+    Plan::new(&Options::default()).policy_route
+}
+
+#[test]
+fn our_rule_is_known_and_any_other_is_not() {
+    let planned = planned();
+    for family in [Family::V4, Family::V6] {
+        let ours = rule(family, &planned);
+        assert!(is_ours(&bytes(&ours), &planned));
+        for index in 0..ours.attributes.len() {
+            let mut other = ours.clone();
+            other.attributes.remove(index);
+            assert!(!is_ours(&bytes(&other), &planned), "without {:?}", ours.attributes[index]);
+        }
+        let mut other = ours.clone();
+        other.header.action = RuleAction::Unreachable;
+        assert!(!is_ours(&bytes(&other), &planned));
+        let mut narrower = ours;
+        narrower.attributes.push(RuleAttribute::Iifname("eth0".to_owned()));
+        assert!(!is_ours(&bytes(&narrower), &planned), "it would not catch what comes from elsewhere");
+    }
+    for mark in [Marked { value: 0x112, ..planned.mark }, Marked { mask: 0xffff, ..planned.mark }] {
+        assert!(!is_ours(&bytes(&rule(Family::V4, &PolicyRoute { mark, ..planned })), &planned));
+    }
+}
+
+#[test]
+fn our_route_is_known_and_any_other_is_not() {
+    let planned = planned();
+    for family in [Family::V4, Family::V6] {
+        assert!(is_local_default(&bytes(&route(family, &planned, 1)), &planned, 1));
+        assert!(!is_local_default(&bytes(&route(family, &planned, 2)), &planned, 1), "another interface");
+        assert!(
+            !is_local_default(&bytes(&route(family, &PolicyRoute { table: 101, ..planned }, 1)), &planned, 1),
+            "another table"
+        );
+        let mut unicast = route(family, &planned, 1);
+        unicast.header.kind = RouteType::Unicast;
+        assert!(!is_local_default(&bytes(&unicast), &planned, 1));
+        let mut part = route(family, &planned, 1);
+        part.header.destination_prefix_length = 8;
+        assert!(!is_local_default(&bytes(&part), &planned, 1));
+    }
+}
+
+#[test]
+fn what_a_kernel_without_ipv6_cannot_have_is_not_missed() {
+    let (planned, complete) = (planned(), FoundRoutes::complete());
+    let missed = |possible, rule| {
+        let mut differences = Vec::new();
+        let v6 = FoundFamily { rule, route: false, possible };
+        FoundRoutes { v6, ..complete }.compare(&planned, &mut differences);
+        differences
+    };
+    assert_eq!(missed(Possible::Nothing, false), []);
+    assert_eq!(missed(Possible::NoRoute, true), []);
+    assert_eq!(missed(Possible::NoRoute, false), [Difference::NoPolicyRule { family: "IPv6" }]);
+    assert_eq!(missed(Possible::Everything, true), [Difference::NoRoute { family: "IPv6" }]);
+}
