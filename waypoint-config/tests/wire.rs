@@ -28,8 +28,11 @@ fn ours() -> Resources {
 }
 
 fn recorded(kind: Type) -> BTreeMap<String, discovery::Resource> {
-    let lines = include_str!("wire/istiod.jsonl").lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let bytes = lines.filter(|line| line["who"].as_str().unwrap().ends_with(kind.url())).map(|line| hex(line["hex"].as_str().unwrap()));
+    let lines =
+        include_str!("wire/istiod.jsonl").lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let bytes = lines
+        .filter(|line| line["who"].as_str().unwrap().ends_with(kind.url()))
+        .map(|line| hex(line["hex"].as_str().unwrap()));
     let responses = bytes.map(|bytes| DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap());
     responses.flat_map(|response| response.resources).map(|resource| (resource.name.clone(), resource)).collect()
 }
@@ -67,7 +70,10 @@ fn addresses_are_those_of_istiod_byte_for_byte() {
 fn authorizations_are_those_of_istiod_byte_for_byte() {
     let ours = ours();
     let theirs = recorded(Type::Authorization);
-    assert_eq!(ours.all(Type::Authorization).map(|one| &*one.name).collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    assert_eq!(
+        ours.all(Type::Authorization).map(|one| &*one.name).collect::<Vec<_>>(),
+        theirs.keys().collect::<Vec<_>>()
+    );
     for (name, theirs) in &theirs {
         let ours = ours.named(Type::Authorization, name).unwrap();
         let found: Authorization = unpack(&ours.body).unwrap();
