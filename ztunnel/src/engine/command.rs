@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use hbone::Budget;
 use mesh_proto::spiffe::Identity;
 use tokio::sync::{mpsc, oneshot};
 
@@ -92,12 +93,23 @@ pub struct ListenAt {
 /// A command to one data thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Open { pod: Arc<Pod>, listeners: Vec<(Role, Listener)>, netns: Option<Arc<PodNetns>>, at: Arc<ListenAt> },
+    Open(Box<Opening>),
     Close { uid: String, how: CloseHow, done: Arc<Done> },
     MeshChanged { rejudge: bool },
     CredentialChanged { identity: Identity },
     CredentialFailed { identity: Identity, reason: Arc<str> },
     Drain { deadline: Instant, done: Arc<Done> },
+}
+
+/// A pod to be served, its listeners bound.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) listeners: Vec<(Role, Listener)>,
+    pub(crate) netns: Option<Arc<PodNetns>>,
+    pub(crate) at: Arc<ListenAt>,
+    /// What the pod may hold, on all threads together.
+    pub(crate) budget: Budget,
 }
 
 /// What a listener is for.

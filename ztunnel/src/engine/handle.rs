@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use hbone::Budget;
 use mesh_proto::spiffe::Identity;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
 
-use super::command::{CloseHow, Command, Done, ListenAt, Pod, Role};
+use super::command::{CloseHow, Command, Done, ListenAt, Opening, Pod, Role};
 use super::options::Options;
 use crate::net::socket::ListenOptions;
 use crate::net::{Home, Listener, NetError, PodNetns};
@@ -38,6 +39,7 @@ pub enum OpenError {
 pub struct Handle {
     options: Arc<Options>,
     home: Arc<Home>,
+    budget: Budget,
     threads: Vec<Mailbox>,
     pods: Mutex<Pods>,
 }
@@ -77,7 +79,8 @@ impl Mailbox {
 
 impl Handle {
     pub(super) fn new(options: Arc<Options>, home: Arc<Home>, threads: Vec<Mailbox>) -> Self {
-        Self { options, home, threads, pods: Mutex::default() }
+        let budget = Budget::node(options.limits.node_bytes);
+        Self { options, home, budget, threads, pods: Mutex::default() }
     }
 
     /// Opens a pod's listeners in its network namespace (or in our own), where [`Options::listen`] says. When it returns `Ok`, connections
@@ -101,9 +104,10 @@ impl Handle {
             None => bind(),
         };
         let at = Arc::new(at);
+        let budget = self.budget.pod(self.options.limits.pod_bytes);
         for (&thread, listeners) in chosen.iter().zip(bound.map_err(failed)?) {
-            let (pod, netns, at) = (pod.clone(), netns.clone(), at.clone());
-            self.threads[thread].send(Command::Open { pod, listeners, netns, at });
+            let (pod, netns, at, budget) = (pod.clone(), netns.clone(), at.clone(), budget.clone());
+            self.threads[thread].send(Command::Open(Box::new(Opening { pod, listeners, netns, at, budget })));
         }
         pods.open.insert(pod.uid.clone(), chosen);
         Ok(())

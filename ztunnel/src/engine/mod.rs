@@ -1,15 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The data threads: they own connections, and nobody else does.
 //!
-//! Each thread is a bare epoll loop. The control side starts them with `Engine::start(Options, Shared) -> Result<Handle, NetError>`, publishes snapshots and credentials through
+//! Each thread is a bare epoll loop. The control side starts them with [`Engine::start`], publishes snapshots and credentials through
 //! [`Shared`], and steers through [`Handle`]; the threads ask back with [`Demand`]s. No lock, no channel per stream, no task per
 //! connection, and nothing here waits for the control side.
 
 pub mod account;
+mod buffers;
 mod command;
+mod failure;
+mod flow;
 mod handle;
+mod inbound;
+mod listen;
 mod options;
+mod outbound;
+mod passthrough;
+mod poll;
+mod pool;
+mod proxy_header;
+mod relay;
+mod site;
+mod start;
+mod table;
+mod thread;
+mod timers;
+mod tunnel;
 
 pub use command::{CloseHow, Credentials, Demand, ListenAt, Pod, Role, Shared};
 pub use handle::{Handle, OpenError};
 pub use options::{Deadlines, Limits, Options};
+pub use start::{Engine, StartError};
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,6 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// How many of them listen in each pod: more spread a busy pod, fewer save sockets. At most `threads`; 1 without shared ports.
     pub listeners_per_pod: NonZeroUsize,
-    /// `NETWORK`: the network this node is in.
-    pub network: String,
     /// Options of every socket in a pod (`PACKET_MARK`, `INPOD_PORT_REUSE`, `KEEPALIVE_*`, `USER_TIMEOUT_ENABLED`).
     pub socket: SocketOptions,
     /// `ENABLE_ORIG_SRC`
@@ -37,6 +35,8 @@ pub struct Options {
     pub frame_size: u32,
     /// `ENABLE_RESPONSE_BAGGAGE`
     pub response_baggage: bool,
+    /// `LOCALHOST_APP_TUNNEL`
+    pub loopback_app_tunnel: bool,
     /// Deadlines of single steps.
     pub deadlines: Deadlines,
     /// Upper bounds on what peers and applications can make us hold.
@@ -79,7 +79,6 @@ impl Options {
         Self {
             threads,
             listeners_per_pod: threads.min(NonZeroUsize::MIN.saturating_add(1)),
-            network: String::new(),
             socket: SocketOptions { mark: Some(mesh_proto::contract::mark::PROXY), ..SocketOptions::default() },
             original_source: Transparent::Auto,
             listen: ListenAt::in_pods(true),
@@ -89,6 +88,7 @@ impl Options {
             connection_window: 16 << 20,
             frame_size: 1 << 20,
             response_baggage: true,
+            loopback_app_tunnel: true,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             access_log,

@@ -6,7 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::record::{Opened, Records};
+use super::record::Opened;
 use super::*;
 use crate::net::Buffer;
 

@@ -40,7 +40,6 @@ pub struct Series {
 pub struct Accounts {
     sheets: Mutex<Vec<Arc<Cells>>>,
     sockets: [AtomicI64; 2],
-    lost_log_lines: AtomicU64,
 }
 
 /// The cells of one label set on one thread. Only that thread writes.
@@ -72,16 +71,6 @@ impl Accounts {
     /// `istio_tcp_sockets_open` of one reporter.
     pub fn sockets_open(&self, reporter: Reporter) -> i64 {
         self.sockets[reporter as usize].load(Relaxed)
-    }
-
-    /// Access-log lines that were dropped because nobody took them.
-    pub fn lost_log_lines(&self) -> u64 {
-        self.lost_log_lines.load(Relaxed)
-    }
-
-    /// Counts dropped access-log lines.
-    pub fn count_lost_log_lines(&self, lines: u64) {
-        self.lost_log_lines.fetch_add(lines, Relaxed);
     }
 
     pub(crate) fn socket_opened(&self, reporter: Reporter) {
@@ -128,13 +117,13 @@ impl Book {
     }
 
     /// The handle of a label set.
-    pub(crate) fn handle(&mut self, now: Instant, labels: &Labels) -> Handle {
+    pub(crate) fn handle(&mut self, now: Instant, labels: Labels) -> Handle {
         self.next_sweep.get_or_insert(now + EXPIRY);
-        if let Some(entry) = self.known.get_mut(labels) {
+        if let Some(entry) = self.known.get_mut(&labels) {
             entry.used = now;
             return Handle(entry.cells.clone());
         }
-        let labels = Arc::new(labels.clone());
+        let labels = Arc::new(labels);
         let cells = Arc::new(Cells {
             labels: labels.clone(),
             opened: AtomicU64::new(0),
@@ -201,19 +190,21 @@ const EXPIRY: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
-    use super::super::labels::{Flag, Party, ServiceLabels};
+    use super::super::labels::Flag;
     use super::*;
+    use crate::decide::{Described, Party, Security, Traffic};
 
     fn labels(workload: &str) -> Labels {
-        let source = Party { known: true, workload: workload.into(), ..Party::default() };
-        Labels {
-            reporter: Reporter::Source,
+        let source = Party::Described(Arc::new(Described { workload_name: workload.into(), ..Described::default() }));
+        let traffic = Traffic {
             source,
-            destination: Party::default(),
-            service: ServiceLabels::default(),
-            flag: Flag::None,
-            mutual_tls: true,
-        }
+            source_identity: None,
+            destination: Party::Unknown,
+            destination_identity: None,
+            service: None,
+            security: Security::MutualTls,
+        };
+        Labels { reporter: Reporter::Source, traffic, flag: Flag::None }
     }
 
     #[test]
@@ -222,10 +213,10 @@ mod tests {
         let now = Instant::now();
         for _ in 0..2 {
             let mut book = Book::new(accounts.clone());
-            let handle = book.handle(now, &labels("a"));
+            let handle = book.handle(now, labels("a"));
             handle.opened();
             handle.received(5);
-            book.handle(now, &labels("a").with_flag(Flag::Deny)).closed(true);
+            book.handle(now, labels("a").with_flag(Flag::Deny)).closed(true);
         }
         let series = accounts.series();
         let plain = series.iter().find(|series| series.labels.flag == Flag::None).unwrap();
@@ -239,8 +230,8 @@ mod tests {
         let accounts = Arc::new(Accounts::default());
         let mut book = Book::new(accounts.clone());
         let start = Instant::now();
-        let held = book.handle(start, &labels("held"));
-        book.handle(start, &labels("gone"));
+        let held = book.handle(start, labels("held"));
+        book.handle(start, labels("gone"));
         book.sweep(start + EXPIRY);
         let left = accounts.series();
         assert_eq!(left.len(), 1);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The traffic label set, in its output order. Pure.
 
-use std::sync::Arc;
-
 use mesh_proto::spiffe::Identity;
+
+use crate::decide::{Security, ServiceRef, Traffic};
 
 /// Which end of a connection reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,59 +70,15 @@ impl Flag {
     }
 }
 
-/// One end of a connection. Empty texts print `unknown`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Party {
-    /// Whether a workload is known at all: locality labels are printed only then.
-    pub known: bool,
-    /// Name of the controller.
-    pub workload: Arc<str>,
-    /// The application's name.
-    pub canonical_service: Arc<str>,
-    /// The application's version.
-    pub canonical_revision: Arc<str>,
-    /// Namespace.
-    pub namespace: Arc<str>,
-    /// Source: only what mutual TLS proved. Destination: the workload's identity.
-    pub principal: Option<Identity>,
-    /// `*_app`, which is the canonical name unless the labels come from baggage.
-    pub app: Arc<str>,
-    /// `*_version`.
-    pub version: Arc<str>,
-    /// Cluster id.
-    pub cluster: Arc<str>,
-    /// Region.
-    pub region: Arc<str>,
-    /// Zone.
-    pub zone: Arc<str>,
-}
-
-/// The service that was addressed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct ServiceLabels {
-    /// Host name.
-    pub hostname: Arc<str>,
-    /// Namespace.
-    pub namespace: Arc<str>,
-    /// Name of the object.
-    pub name: Arc<str>,
-}
-
 /// The label set of one series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Labels {
     /// Who reports.
     pub reporter: Reporter,
-    /// The client.
-    pub source: Party,
-    /// The server.
-    pub destination: Party,
-    /// What the client asked for.
-    pub service: ServiceLabels,
+    /// Who talks to whom.
+    pub traffic: Traffic,
     /// How it ended; bytes are counted under `-` whatever happens later.
     pub flag: Flag,
-    /// Whether the connection between the proxies was mutual TLS.
-    pub mutual_tls: bool,
 }
 
 impl Labels {
@@ -133,48 +89,51 @@ impl Labels {
 
     /// Name and value of every label, in output order.
     pub fn pairs(&self) -> Vec<(&'static str, &str)> {
-        let (source, destination, service) = (&self.source, &self.destination, &self.service);
-        let mut pairs = Vec::with_capacity(27);
-        let mut put = |name, value| pairs.push((name, value));
-        put("reporter", self.reporter.as_str());
-        put("source_workload", or_unknown(&source.workload));
-        put("source_canonical_service", or_unknown(&source.canonical_service));
-        put("source_canonical_revision", or_unknown(&source.canonical_revision));
-        put("source_workload_namespace", or_unknown(&source.namespace));
-        put("source_principal", principal(source));
-        put("source_app", or_unknown(&source.app));
-        put("source_version", or_unknown(&source.version));
-        put("source_cluster", or_unknown(&source.cluster));
-        put("destination_service", or_unknown(&service.hostname));
-        put("destination_service_namespace", or_unknown(&service.namespace));
-        put("destination_service_name", or_unknown(&service.name));
-        put("destination_workload", or_unknown(&destination.workload));
-        put("destination_canonical_service", or_unknown(&destination.canonical_service));
-        put("destination_canonical_revision", or_unknown(&destination.canonical_revision));
-        put("destination_workload_namespace", or_unknown(&destination.namespace));
-        put("destination_principal", principal(destination));
-        put("destination_app", or_unknown(&destination.app));
-        put("destination_version", or_unknown(&destination.version));
-        put("destination_cluster", or_unknown(&destination.cluster));
-        put("request_protocol", "tcp");
-        put("response_flags", self.flag.as_str());
-        put("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { UNKNOWN });
-        if source.known || destination.known {
-            put("source_region", or_unknown(&source.region));
-            put("source_zone", or_unknown(&source.zone));
-            put("destination_region", or_unknown(&destination.region));
-            put("destination_zone", or_unknown(&destination.zone));
+        let Traffic { source, destination, service, .. } = &self.traffic;
+        let service = |text: fn(&ServiceRef) -> &str| service.as_ref().map_or("", text);
+        let is_mutual = self.traffic.security == Security::MutualTls;
+        let mut pairs = vec![
+            ("reporter", self.reporter.as_str()),
+            ("source_workload", source.workload_name()),
+            ("source_canonical_service", source.canonical_name()),
+            ("source_canonical_revision", source.canonical_revision()),
+            ("source_workload_namespace", source.namespace()),
+            ("source_principal", uri(self.traffic.source_identity.as_ref())),
+            ("source_app", source.app()),
+            ("source_version", source.canonical_revision()),
+            ("source_cluster", source.cluster()),
+            ("destination_service", service(|service| &service.hostname)),
+            ("destination_service_namespace", service(|service| &service.namespace)),
+            ("destination_service_name", service(|service| &service.name)),
+            ("destination_workload", destination.workload_name()),
+            ("destination_canonical_service", destination.canonical_name()),
+            ("destination_canonical_revision", destination.canonical_revision()),
+            ("destination_workload_namespace", destination.namespace()),
+            ("destination_principal", uri(self.traffic.destination_identity.as_ref())),
+            ("destination_app", destination.app()),
+            ("destination_version", destination.canonical_revision()),
+            ("destination_cluster", destination.cluster()),
+            ("request_protocol", "tcp"),
+            ("response_flags", self.flag.as_str()),
+            ("connection_security_policy", if is_mutual { "mutual_tls" } else { UNKNOWN }),
+        ];
+        if source.is_known() || destination.is_known() {
+            pairs.extend([
+                ("source_region", source.region()),
+                ("source_zone", source.zone()),
+                ("destination_region", destination.region()),
+                ("destination_zone", destination.zone()),
+            ]);
+        }
+        for (_, value) in pairs.iter_mut().filter(|(_, value)| value.is_empty()) {
+            *value = UNKNOWN;
         }
         pairs
     }
 }
 
-fn principal(party: &Party) -> &str {
-    party.principal.as_ref().map_or(UNKNOWN, Identity::as_uri)
-}
-
-fn or_unknown(text: &str) -> &str {
-    if text.is_empty() { UNKNOWN } else { text }
+fn uri(identity: Option<&Identity>) -> &str {
+    identity.map_or("", Identity::as_uri)
 }
 
 const UNKNOWN: &str = "unknown";

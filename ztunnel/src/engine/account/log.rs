@@ -1,30 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Access-log lines (ztunnel.md §13.3 T-11, T-12, T-14 to T-17): formatted here, written by whoever gave the sink. Pure but for the sink.
+//! Access-log lines (ztunnel.md §13.3 T-14 to T-17): formatted here once per connection, handed over in batches.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::labels::Reporter;
+use hbone::request::Authority;
+use mesh_common::telemetry::{Format, Head, Line, Sink};
+use tracing::Level;
 
-/// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Tab-separated, for people.
-    #[default]
-    Plain,
-    /// One object per line.
-    Json,
-}
+use super::labels::Reporter;
+use crate::decide::{Party, Security, Traffic};
 
 /// Where lines go. The sink must not block: it drops and counts instead.
 #[derive(Clone)]
 pub struct AccessLog {
     /// How lines look.
-    pub format: LogFormat,
+    pub format: Format,
+    /// Whether lines of a level are wanted.
+    pub is_enabled: Arc<dyn Fn(Level) -> bool + Send + Sync>,
     /// Takes whole lines, each with its end of line; the number says how many.
-    pub sink: Arc<dyn Fn(&[u8], usize) + Send + Sync>,
+    pub write: Arc<dyn Fn(&[u8], u64) + Send + Sync>,
+}
+
+impl From<Sink> for AccessLog {
+    fn from(sink: Sink) -> Self {
+        let format = sink.head(SystemTime::UNIX_EPOCH, Level::INFO).format;
+        let levels = sink.clone();
+        Self {
+            format,
+            is_enabled: Arc::new(move |level| levels.is_enabled(level)),
+            write: Arc::new(move |lines, count| sink.write(lines, count)),
+        }
+    }
+}
+
+impl AccessLog {
+    /// The target of access lines in log filters, for [`mesh_common::telemetry::Handle::sink`].
+    pub const TARGET: &'static str = "access";
 }
 
 impl fmt::Debug for AccessLog {
@@ -33,224 +47,135 @@ impl fmt::Debug for AccessLog {
     }
 }
 
-/// A finished connection.
+/// A connection of which it is known what it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Complete<'a> {
     pub(crate) reporter: Reporter,
-    pub(crate) source_address: SocketAddr,
-    pub(crate) source: LogParty<'a>,
-    pub(crate) destination_address: SocketAddr,
-    pub(crate) hbone_address: Option<&'a str>,
-    pub(crate) service: Option<&'a str>,
-    pub(crate) destination: LogParty<'a>,
-    /// From this proxy's application's view (T-16).
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_received: u64,
+    pub(crate) source: SocketAddr,
+    /// The next hop on the wire, with 15008 for HBONE.
+    pub(crate) destination: SocketAddr,
+    pub(crate) authority: Option<&'a Authority>,
+    pub(crate) traffic: &'a Traffic,
+    /// Client to server.
+    pub(crate) received: u64,
+    /// Server to client.
+    pub(crate) sent: u64,
     pub(crate) duration: Duration,
     pub(crate) error: Option<&'a str>,
-}
-
-/// One end. Absent values are left out.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct LogParty<'a> {
-    pub(crate) workload: &'a str,
-    pub(crate) namespace: &'a str,
-    pub(crate) identity: Option<&'a str>,
-    pub(crate) cluster: &'a str,
 }
 
 /// A connection that ended before it was known what it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Denied<'a> {
     pub(crate) reporter: Reporter,
-    pub(crate) source_address: SocketAddr,
-    pub(crate) destination_address: SocketAddr,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
     pub(crate) error: &'a str,
 }
 
 /// Collects a turn's lines of one data thread.
 pub(crate) struct LogBuffer {
     log: AccessLog,
-    text: String,
-    lines: usize,
+    lines: Vec<u8>,
+    count: u64,
 }
 
 impl LogBuffer {
     pub(crate) fn new(log: AccessLog) -> Self {
-        Self { log, text: String::new(), lines: 0 }
+        Self { log, lines: Vec::new(), count: 0 }
     }
 
     /// "connection complete", INFO or ERROR.
-    pub(crate) fn complete(&mut self, at: SystemTime, line: &Complete<'_>) {
-        let level = if line.error.is_some() { "error" } else { "info" };
-        self.write(at, level, "connection complete", |fields| {
-            fields.address("src.addr", line.source_address);
-            fields.party(["src.workload", "src.namespace", "src.identity", "src.cluster"], line.source);
-            fields.address("dst.addr", line.destination_address);
-            if let Some(address) = line.hbone_address {
-                fields.bare("dst.hbone_addr", address);
+    pub(crate) fn complete(&mut self, time: SystemTime, what: &Complete<'_>) {
+        let level = if what.error.is_some() { Level::ERROR } else { Level::INFO };
+        self.write(time, level, "connection complete", |line| {
+            what.ends(line);
+            // The view is that of this proxy's application (T-16).
+            let (sent, received) = match what.reporter {
+                Reporter::Source => (what.received, what.sent),
+                Reporter::Destination => (what.sent, what.received),
+            };
+            line.number("bytes_sent", sent);
+            line.number("bytes_recv", received);
+            line.text("duration", &format!("{}ms", what.duration.as_millis()));
+            if let Some(error) = what.error {
+                line.text("error", error);
             }
-            fields.text("dst.service", line.service.unwrap_or_default());
-            fields.party(["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], line.destination);
-            fields.text("direction", line.reporter.direction());
-            fields.number("bytes_sent", line.bytes_sent);
-            fields.number("bytes_recv", line.bytes_received);
-            fields.text("duration", &format!("{}ms", line.duration.as_millis()));
-            fields.text("error", line.error.unwrap_or_default());
         });
     }
 
-    /// "connection opened", DEBUG: the same fields as far as they are known.
-    pub(crate) fn opened(&mut self, at: SystemTime, line: &Complete<'_>) {
-        self.write(at, "debug", "connection opened", |fields| {
-            fields.address("src.addr", line.source_address);
-            fields.party(["src.workload", "src.namespace", "src.identity", "src.cluster"], line.source);
-            fields.address("dst.addr", line.destination_address);
-            if let Some(address) = line.hbone_address {
-                fields.bare("dst.hbone_addr", address);
-            }
-            fields.text("dst.service", line.service.unwrap_or_default());
-            fields.party(["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], line.destination);
-            fields.text("direction", line.reporter.direction());
-        });
+    /// "connection opened", DEBUG.
+    pub(crate) fn opened(&mut self, time: SystemTime, what: &Complete<'_>) {
+        self.write(time, Level::DEBUG, "connection opened", |line| what.ends(line));
     }
 
     /// "connection failed", WARN.
-    pub(crate) fn denied(&mut self, at: SystemTime, line: &Denied<'_>) {
-        self.write(at, "warn", "connection failed", |fields| {
-            fields.address("src.addr", line.source_address);
-            fields.address("dst.addr", line.destination_address);
-            fields.text("direction", line.reporter.direction());
-            fields.text("error", line.error);
+    pub(crate) fn denied(&mut self, time: SystemTime, what: &Denied<'_>) {
+        self.write(time, Level::WARN, "connection failed", |line| {
+            line.display("src.addr", &what.source);
+            line.display("dst.addr", &what.destination);
+            line.text("direction", what.reporter.direction());
+            line.text("error", what.error);
         });
     }
 
     /// Hands the collected lines over.
     pub(crate) fn flush(&mut self) {
-        if self.lines > 0 {
-            (self.log.sink)(self.text.as_bytes(), self.lines);
-            self.text.clear();
-            self.lines = 0;
-            self.text.shrink_to(KEEP);
+        if self.count > 0 {
+            (self.log.write)(&self.lines, self.count);
+            self.lines.clear();
+            self.lines.shrink_to(KEEP);
+            self.count = 0;
         }
     }
 
-    fn write(&mut self, at: SystemTime, level: &str, message: &str, put: impl FnOnce(&mut Fields<'_>)) {
-        let out = &mut self.text;
-        match self.log.format {
-            LogFormat::Plain => {
-                timestamp(out, at);
-                let _ = write!(out, "\t{level}\taccess\t{message}\t");
-                put(&mut Fields { out, json: false, first: true });
-            }
-            LogFormat::Json => {
-                let _ = write!(out, "{{\"level\":\"{level}\",\"time\":\"");
-                timestamp(out, at);
-                let _ = write!(out, "\",\"scope\":\"access\",\"message\":\"{message}\"");
-                put(&mut Fields { out, json: true, first: false });
-                out.push('}');
-            }
+    fn write(&mut self, time: SystemTime, level: Level, message: &str, put: impl FnOnce(&mut Line<'_>)) {
+        if !(self.log.is_enabled)(level) {
+            return;
         }
-        out.push('\n');
-        self.lines += 1;
-        if out.len() >= FLUSH_AT {
+        let head = Head { format: self.log.format, time, level, scope: AccessLog::TARGET };
+        let mut line = Line::begin(&mut self.lines, head, message);
+        put(&mut line);
+        line.end();
+        self.count += 1;
+        if self.lines.len() >= FLUSH_AT {
             self.flush();
         }
     }
 }
 
-/// Writes fields in either format; empty texts are absent values.
-struct Fields<'a> {
-    out: &'a mut String,
-    json: bool,
-    first: bool,
-}
-
-impl Fields<'_> {
-    fn key(&mut self, key: &str) {
-        if self.json {
-            let _ = write!(self.out, ",\"{key}\":");
-        } else {
-            if !self.first {
-                self.out.push(' ');
-            }
-            let _ = write!(self.out, "{key}=");
+impl Complete<'_> {
+    fn ends(&self, line: &mut Line<'_>) {
+        let Traffic { source, source_identity, destination, destination_identity, service, security } = self.traffic;
+        let proven = |identity| if *security == Security::MutualTls { identity } else { None };
+        line.display("src.addr", &self.source);
+        party(
+            line,
+            ["src.workload", "src.namespace", "src.identity", "src.cluster"],
+            source,
+            proven(source_identity.as_ref()),
+        );
+        line.display("dst.addr", &self.destination);
+        if let Some(authority) = self.authority {
+            line.display("dst.hbone_addr", authority);
         }
-        self.first = false;
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        if value.is_empty() {
-            return;
+        if let Some(service) = service {
+            line.text("dst.service", &service.hostname);
         }
-        self.key(key);
-        self.out.push('"');
-        escape(self.out, value);
-        self.out.push('"');
-    }
-
-    /// Quoted in JSON only.
-    fn bare(&mut self, key: &str, value: &str) {
-        self.key(key);
-        let quote = if self.json { "\"" } else { "" };
-        self.out.push_str(quote);
-        escape(self.out, value);
-        self.out.push_str(quote);
-    }
-
-    fn address(&mut self, key: &str, address: SocketAddr) {
-        self.key(key);
-        let quote = if self.json { "\"" } else { "" };
-        let _ = write!(self.out, "{quote}{address}{quote}");
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        let _ = write!(self.out, "{value}");
-    }
-
-    fn party(&mut self, keys: [&str; 4], party: LogParty<'_>) {
-        self.text(keys[0], party.workload);
-        self.text(keys[1], party.namespace);
-        self.text(keys[2], party.identity.unwrap_or_default());
-        self.text(keys[3], party.cluster);
+        let identity = proven(destination_identity.as_ref());
+        party(line, ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"], destination, identity);
+        line.text("direction", self.reporter.direction());
     }
 }
 
-/// Peers choose some of these texts: nothing in them may end a string or a line.
-fn escape(out: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            other if other.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(other));
-            }
-            other => out.push(other),
+/// One end; what is not known is left out.
+fn party(line: &mut Line<'_>, keys: [&str; 4], party: &Party, identity: Option<&mesh_proto::spiffe::Identity>) {
+    let identity = identity.map_or("", |identity| identity.as_uri());
+    for (key, value) in keys.into_iter().zip([party.log_name(), party.namespace(), identity, party.cluster()]) {
+        if !value.is_empty() {
+            line.text(key, value);
         }
     }
-}
-
-/// RFC 3339 with microseconds, UTC.
-fn timestamp(out: &mut String, at: SystemTime) {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
-    // Days to civil date, after Howard Hinnant's algorithm: years start in March, eras have 400 years.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let micros = since.subsec_micros();
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
 }
 
 /// A turn that writes more than this hands over in between.

@@ -7,10 +7,12 @@
 mod book;
 mod labels;
 mod log;
+mod record;
 
 pub use book::{Accounts, Series, Totals};
-pub use labels::{Flag, Labels, Party, Reporter, ServiceLabels};
-pub use log::{AccessLog, LogFormat};
+pub use labels::{Flag, Labels, Reporter};
+pub use log::AccessLog;
 
-pub(crate) use book::{Book, Handle};
-pub(crate) use log::{Complete, Denied, LogBuffer, LogParty};
+pub(crate) use book::Book;
+pub(crate) use log::{Denied, LogBuffer};
+pub(crate) use record::{Ends, Record};

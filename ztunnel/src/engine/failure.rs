@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a connection ended badly: whose fault it is, whether to try again, and what the account calls it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hbone::{ConnectionError, ErrorCode, NoStream, OverBudget};
+use mesh_proto::spiffe::Identity;
+
+use super::account::Flag;
+use crate::decide::{Denied, InboundError, RouteError};
+use crate::net::NetError;
+use crate::tls::TlsError;
+
+/// See the module. The text goes into the access log and says what to check next. Cheap to clone: all streams of a tunnel may fail
+/// for one reason.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Route(Arc<RouteError>),
+    #[error("{0}")]
+    Inbound(Arc<InboundError>),
+    #[error(
+        "failed to fetch information about local workload {namespace}/{name} within {waited:?}; check that the control plane knows the pod"
+    )]
+    WorkloadUnknown { namespace: Arc<str>, name: Arc<str>, waited: Duration },
+    #[error(
+        "discovery did not send what this connection depends on within {waited:?}; check the connection to the control plane"
+    )]
+    Discovery { waited: Duration },
+    #[error("no certificate for {identity}: {reason}")]
+    Certificate { identity: Identity, reason: Arc<str> },
+    #[error("{0}")]
+    Net(Arc<NetError>),
+    #[error("connection failed: {0}")]
+    Connect(Arc<io::Error>),
+    #[error("connection timed out: no answer within {after:?}")]
+    ConnectTimeout { after: Duration },
+    #[error("connection timed out, maybe a NetworkPolicy is blocking HBONE port {}: no answer from {to} within {after:?}", to.port())]
+    HboneTimeout { to: SocketAddr, after: Duration },
+    #[error("{0}")]
+    Tls(Arc<TlsError>),
+    #[error("the peer did not finish the TLS handshake within {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("the pod's own workload record and certificate did not arrive within {0:?}; check the control plane")]
+    NotReady(Duration),
+    #[error("too many handshakes under way for this pod; check who connects to port 15008")]
+    TooManyHandshakes,
+    #[error("h2 failed: {0}")]
+    Hbone(Arc<ConnectionError>),
+    #[error("h2 failed: {0}")]
+    NoStream(NoStream),
+    #[error("h2 failed: stream reset by the peer: {0}")]
+    StreamReset(ErrorCode),
+    #[error("h2 failed: the peer broke the protocol: {0}")]
+    StreamFault(&'static str),
+    #[error("the tunnel ended without goodbye: {0}")]
+    TunnelBroken(Arc<io::Error>),
+    #[error("the peer closed the tunnel")]
+    TunnelClosed,
+    #[error("{0}")]
+    OverBudget(OverBudget),
+    #[error("http status: {0}")]
+    Status(Status),
+    #[error("the peer did not answer the request within {0:?}")]
+    AnswerTimeout(Duration),
+    #[error("connection closed due to policy rejection: {0}")]
+    Denied(Arc<Denied>),
+    #[error("connection closed due to policy change: {0}")]
+    PolicyChange(Arc<Denied>),
+    #[error("attempted recursive call to ourselves")]
+    SelfCall,
+    #[error("expected method CONNECT with an authority: {0}")]
+    BadRequest(&'static str),
+    #[error("connection closed due to connection drain")]
+    Drained,
+}
+
+/// An HTTP status as logs show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status(pub(super) u16);
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.0 {
+            400 => " Bad Request",
+            401 => " Unauthorized",
+            403 => " Forbidden",
+            404 => " Not Found",
+            429 => " Too Many Requests",
+            500 => " Internal Server Error",
+            502 => " Bad Gateway",
+            503 => " Service Unavailable",
+            504 => " Gateway Timeout",
+            _ => "",
+        };
+        write!(f, "{}{name}", self.0)
+    }
+}
+
+impl Failure {
+    /// The response flag (ztunnel.md §13.2).
+    pub(super) fn flag(&self) -> Flag {
+        match self {
+            Self::Denied(_) | Self::PolicyChange(_) => Flag::Deny,
+            Self::Tls(_) | Self::HandshakeTimeout(_) | Self::TooManyHandshakes => Flag::TlsFailure,
+            Self::Hbone(_) | Self::NoStream(_) | Self::StreamReset(_) | Self::StreamFault(_) => {
+                Flag::H2HandshakeFailure
+            }
+            Self::HboneTimeout { .. } => Flag::NetworkPolicy,
+            Self::Certificate { .. } | Self::NotReady(_) => Flag::IdentityError,
+            Self::Drained => Flag::None,
+            Self::Route(_)
+            | Self::Inbound(_)
+            | Self::WorkloadUnknown { .. }
+            | Self::Discovery { .. }
+            | Self::Net(_)
+            | Self::Connect(_)
+            | Self::ConnectTimeout { .. }
+            | Self::TunnelBroken(_)
+            | Self::TunnelClosed
+            | Self::OverBudget(_)
+            | Self::Status(_)
+            | Self::AnswerTimeout(_)
+            | Self::SelfCall
+            | Self::BadRequest(_) => Flag::Connect,
+        }
+    }
+
+    /// What answers a CONNECT that fails like this (ztunnel.md §7.2).
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::Denied(_) | Self::PolicyChange(_) => 401,
+            Self::BadRequest(_) => 400,
+            Self::Inbound(error) => error.status(),
+            _ => 503,
+        }
+    }
+
+    /// Whether a connection that has not carried a byte may try once more on another tunnel: the one it was given had gone stale.
+    pub(super) fn is_retryable(&self) -> bool {
+        match self {
+            Self::TunnelBroken(_) | Self::TunnelClosed | Self::NoStream(_) => true,
+            Self::StreamReset(code) => *code == ErrorCode::REFUSED_STREAM,
+            Self::Hbone(error) => matches!(**error, ConnectionError::PingTimeout(_)),
+            _ => false,
+        }
+    }
+}
+
+impl From<NetError> for Failure {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Connect(error) => Self::Connect(Arc::new(error)),
+            other => Self::Net(Arc::new(other)),
+        }
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(Arc::new(error))
+    }
+}
+
+impl From<ConnectionError> for Failure {
+    fn from(error: ConnectionError) -> Self {
+        Self::Hbone(Arc::new(error))
+    }
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One proxied connection: the application's socket on one side, a stream of a tunnel or another socket on the far side, and what is
+//! on its way between them.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use hbone::StreamId;
+use hbone::request::ConnectRequest;
+use mesh_proto::spiffe::Identity;
+
+use super::account::{Record, Reporter};
+use super::failure::Failure;
+use super::outbound::Hop;
+use super::poll::Readiness;
+use super::site::Site;
+use super::table::Key;
+use super::tunnel::Tunnel;
+use crate::net::Stream;
+
+/// See the module.
+pub(super) struct Flow {
+    pub(super) site: Rc<Site>,
+    pub(super) origin: Origin,
+    pub(super) stage: Stage,
+    /// Accepted for outbound and plaintext flows, dialled for streams that came in.
+    pub(super) app: Option<Socket>,
+    pub(super) far: Far,
+    pub(super) to_app: Way,
+    pub(super) to_far: Way,
+    pub(super) story: Story,
+    /// When the stage has taken too long.
+    pub(super) deadline: Option<Instant>,
+    /// Whether it is in the queue of flows to be moved.
+    pub(super) is_queued: bool,
+}
+
+/// How far a flow has got. Only a flow in `Open` moves bytes both ways.
+pub(super) enum Stage {
+    /// Waits for a fact from the control side.
+    Parked(Waiting),
+    /// Waits for a tunnel.
+    Pooled(Box<Hop>),
+    /// Waits for the answer to its CONNECT.
+    Asked(Box<Hop>),
+    /// Waits for a TCP connection to the far side (outbound, plaintext) or to the application (inbound).
+    Dialling,
+    /// Bytes flow.
+    Open,
+}
+
+/// What a parked flow is about to become.
+pub(super) enum Waiting {
+    Outbound,
+    Plaintext,
+    /// Without its certificate an outbound connection goes no further.
+    Certificate(Box<Hop>),
+    /// A stream that came in, with what it asks for.
+    Request(Box<ConnectRequest>),
+}
+
+/// How a flow ends.
+pub(super) enum Ending {
+    /// Both ends have finished.
+    Complete,
+    /// One of the ends was reset, and so is the other.
+    Reset,
+    Failed(Failure),
+}
+
+/// The side away from the application.
+pub(super) enum Far {
+    Nothing,
+    Stream { tunnel: Key<Tunnel>, id: StreamId },
+    Socket(Socket),
+}
+
+/// How a flow came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Accepted on 15001.
+    Outbound,
+    /// Accepted on 15006.
+    Plaintext,
+    /// A CONNECT on 15008.
+    Stream,
+}
+
+impl Origin {
+    pub(super) fn reporter(self) -> Reporter {
+        match self {
+            Self::Outbound => Reporter::Source,
+            Self::Plaintext | Self::Stream => Reporter::Destination,
+        }
+    }
+}
+
+/// What is known about a flow for the log.
+pub(super) enum Story {
+    /// Not yet what it is: a failure now is an early denial.
+    Early { source: SocketAddr, destination: SocketAddr },
+    /// Opened, counted.
+    Told(Box<Told>),
+}
+
+pub(super) struct Told {
+    pub(super) origin: Origin,
+    pub(super) record: Record,
+    /// For inbound flows: what policies judge, now and later.
+    pub(super) judged: Option<Judged>,
+}
+
+impl Story {
+    /// Bytes the application's socket has taken.
+    pub(super) fn count_to_app(&mut self, bytes: usize) {
+        let Self::Told(told) = self else { return };
+        match told.origin {
+            // The application's socket is the client's for what was accepted, the server's for streams.
+            Origin::Outbound | Origin::Plaintext => told.record.count_sent(bytes),
+            Origin::Stream => told.record.count_received(bytes),
+        }
+    }
+
+    /// Bytes read from the application's socket.
+    pub(super) fn count_to_far(&mut self, bytes: usize) {
+        let Self::Told(told) = self else { return };
+        match told.origin {
+            Origin::Outbound | Origin::Plaintext => told.record.count_received(bytes),
+            Origin::Stream => told.record.count_sent(bytes),
+        }
+    }
+}
+
+/// What a verdict was based on.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) identity: Option<Identity>,
+    /// Since when only a provisional reason stands against it.
+    pub(super) doubtful_since: Option<Instant>,
+}
+
+/// One direction.
+#[derive(Default)]
+pub(super) struct Way {
+    /// Whether there is more to come from its source.
+    pub(super) source: Source,
+    /// Whether its sink has been told the end.
+    pub(super) sink: Sink,
+    /// Bytes the sink has not taken.
+    pub(super) queue: Queue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Source {
+    #[default]
+    Open,
+    /// It has sent its FIN.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sink {
+    #[default]
+    Open,
+    /// It has been told that nothing more comes.
+    Finished,
+    /// It is gone: what is for it is thrown away.
+    Gone,
+}
+
+impl Way {
+    /// The source has ended and the sink has everything but the news.
+    pub(super) fn owes_end(&self) -> bool {
+        self.source == Source::Ended && self.sink == Sink::Open && self.queue.is_empty()
+    }
+}
+
+/// A socket and what epoll has said about it.
+pub(super) struct Socket {
+    stream: Stream,
+    readable: bool,
+    writable: bool,
+    hung_up: bool,
+}
+
+/// The outcome of a read.
+pub(super) enum Read {
+    Bytes(usize),
+    End,
+    Nothing,
+    Broken(io::Error),
+}
+
+/// The outcome of a write.
+pub(super) enum Wrote {
+    Bytes(usize),
+    Nothing,
+    Broken(io::Error),
+}
+
+impl Socket {
+    /// An accepted or connected socket may be tried at once.
+    pub(super) fn connected(stream: Stream) -> Self {
+        Self { stream, readable: true, writable: true, hung_up: false }
+    }
+
+    /// One that is being connected says when it is ready.
+    pub(super) fn connecting(stream: Stream) -> Self {
+        Self { stream, readable: false, writable: false, hung_up: false }
+    }
+
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.readable |= readiness.readable;
+        self.writable |= readiness.writable;
+        self.hung_up |= readiness.hung_up;
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    pub(super) fn read(&mut self, room: &mut [u8]) -> Read {
+        match self.stream.read(room) {
+            Ok(0) => {
+                self.readable = false;
+                Read::End
+            }
+            Ok(count) => {
+                // A short read has drained the socket, unless the peer's FIN lies behind it: its edge may be the one we are in.
+                if count < room.len() && !self.hung_up {
+                    self.readable = false;
+                }
+                Read::Bytes(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Read::Nothing
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
+            Err(error) => {
+                self.readable = false;
+                Read::Broken(error)
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Wrote {
+        let wrote = self.stream.write(bytes);
+        self.wrote(wrote, bytes.len())
+    }
+
+    fn write_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Wrote {
+        let wrote = self.stream.write_pieces(pieces);
+        self.wrote(wrote, pieces.iter().map(|piece| piece.len()).sum())
+    }
+
+    fn wrote(&mut self, result: io::Result<usize>, wanted: usize) -> Wrote {
+        match result {
+            Ok(count) => {
+                if count < wanted {
+                    self.writable = false;
+                }
+                Wrote::Bytes(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.writable = false;
+                Wrote::Nothing
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Nothing,
+            Err(error) => Wrote::Broken(error),
+        }
+    }
+}
+
+/// Bytes that wait for a sink, in chunks: growing never moves them.
+#[derive(Default)]
+pub(super) struct Queue {
+    chunks: VecDeque<Vec<u8>>,
+    /// How much of the first chunk is gone.
+    taken: usize,
+    /// Bytes at the front that are our own and that no peer must be credited for.
+    own: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) fn put(&mut self, mut bytes: &[u8]) {
+        if let Some(last) = self.chunks.back_mut() {
+            let fits = (CHUNK - last.len().min(CHUNK)).min(bytes.len());
+            last.extend_from_slice(&bytes[..fits]);
+            bytes = &bytes[fits..];
+        }
+        for chunk in bytes.chunks(CHUNK) {
+            self.chunks.push_back(chunk.to_vec());
+        }
+    }
+
+    /// Puts bytes of our own into an empty queue.
+    pub(super) fn put_own(&mut self, bytes: &[u8]) {
+        self.own += bytes.len();
+        self.put(bytes);
+    }
+
+    /// Writes what the socket takes; answers how many of the bytes were somebody's.
+    pub(super) fn write_to(&mut self, socket: &mut Socket) -> Wrote {
+        let skip = self.taken;
+        let pieces = self.chunks.iter().enumerate().take(PIECES);
+        let pieces: Vec<_> = pieces.map(|(at, chunk)| IoSlice::new(&chunk[if at == 0 { skip } else { 0 }..])).collect();
+        match socket.write_pieces(&pieces) {
+            Wrote::Bytes(count) => Wrote::Bytes(self.take(count)),
+            other => other,
+        }
+    }
+
+    /// Throws everything away; answers how many of the bytes were somebody's.
+    pub(super) fn discard(&mut self) -> usize {
+        let all = self.chunks.iter().map(Vec::len).sum::<usize>() - self.taken;
+        self.take(all)
+    }
+
+    fn take(&mut self, count: usize) -> usize {
+        self.taken += count;
+        while let Some(first) = self.chunks.front().filter(|first| first.len() <= self.taken) {
+            self.taken -= first.len();
+            self.chunks.pop_front();
+        }
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new();
+        }
+        let own = count.min(self.own);
+        self.own -= own;
+        count - own
+    }
+}
+
+/// Size of a chunk.
+const CHUNK: usize = 64 * 1024;
+/// Chunks written at once.
+const PIECES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_gives_back_what_was_put_in_and_counts_its_own_bytes_apart() {
+        let mut queue = Queue::default();
+        queue.put_own(b"header");
+        queue.put(&vec![7; CHUNK + 10]);
+        assert_eq!(queue.take(4), 0);
+        assert_eq!(queue.take(5), 3);
+        assert_eq!(queue.discard(), CHUNK + 7);
+        assert!(queue.is_empty());
+        queue.put(b"x");
+        assert_eq!(queue.take(1), 1);
+        assert!(queue.is_empty());
+    }
+}

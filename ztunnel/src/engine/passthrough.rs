@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Plain TCP: what leaves the mesh, and what enters a pod without it on 15006 (ztunnel.md §7.6). Two sockets and bytes between them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::account::Ends;
+use super::failure::Failure;
+use super::flow::{Ending, Far, Flow, Judged, Read, Sink, Socket, Source, Stage, Story, Waiting, Way, Wrote};
+use super::poll::{Readiness, Token};
+use super::table::Key;
+use super::thread::Worker;
+use crate::decide::{self, Admitted, Delivery, Inbound};
+use crate::net::Buffer;
+
+impl Worker {
+    /// Judges a connection that arrived in plaintext.
+    pub(super) fn admit_plaintext(&mut self, key: Key<Flow>) {
+        let snapshot = self.snapshot();
+        let Some(flow) = self.flows.get(key) else { return };
+        let Story::Early { source, destination } = flow.story else { return };
+        let site = flow.site.clone();
+        let delivery = match decide::inbound_plaintext(&snapshot, &site.name, source, destination) {
+            Inbound::Need(_) => return self.park_flow(key, Waiting::Plaintext),
+            Inbound::Reject { error, .. } => return self.fail_flow(key, Failure::Inbound(Arc::new(error))),
+            Inbound::Deliver(delivery) => delivery,
+        };
+        let judged = Judged { source, destination: delivery.app, identity: None, doubtful_since: None };
+        let verdict = self.judge(key, &snapshot, &judged);
+        if self.may_wait(key, &verdict) {
+            return self.park_flow(key, Waiting::Plaintext);
+        }
+        let ends = Ends { source, destination: delivery.app, authority: None };
+        self.open_record(key, delivery.traffic.clone(), ends, Some(judged));
+        match verdict {
+            Ok(admitted) => self.dial_plaintext(key, admitted, &delivery),
+            Err(denied) => self.fail_flow(key, Failure::Denied(Arc::new(denied))),
+        }
+    }
+
+    fn dial_plaintext(&mut self, key: Key<Flow>, admitted: Admitted, delivery: &Delivery) {
+        let Some(flow) = self.flows.get(key) else { return };
+        let from = flow.site.source_of(delivery.from);
+        self.dial_far(key, admitted.destination(), from);
+    }
+
+    /// Opens a plain TCP connection for a flow.
+    pub(super) fn dial_far(&mut self, key: Key<Flow>, to: SocketAddr, from: Option<IpAddr>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let dialling = match flow.site.dial(to, from) {
+            Ok(dialling) => dialling,
+            Err(error) => return self.fail_flow(key, error.into()),
+        };
+        flow.stage = Stage::Dialling;
+        flow.deadline = None;
+        let (stream, connected) = (dialling.stream, dialling.connected);
+        let watched = self.poll.add_edge(&stream, Token::Far(key));
+        flow.far = Far::Socket(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
+        match (watched, connected) {
+            (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
+            (Ok(()), true) => self.far_connected(key),
+            (Ok(()), false) => self.set_flow_deadline(key, self.now + self.options.deadlines.connect),
+        }
+    }
+
+    pub(super) fn far_ready(&mut self, key: Key<Flow>, readiness: Readiness) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Far::Socket(far) = &mut flow.far else { return };
+        far.note(readiness);
+        match &flow.stage {
+            Stage::Open => self.queue_flow(key),
+            Stage::Dialling if readiness.writable => match far.stream().connected() {
+                Ok(()) => self.far_connected(key),
+                Err(error) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
+            },
+            _ => {}
+        }
+    }
+
+    fn far_connected(&mut self, key: Key<Flow>) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.stage = Stage::Open;
+            flow.deadline = None;
+        }
+        self.queue_flow(key);
+    }
+
+    /// Moves bytes both ways, one read each.
+    pub(super) fn move_between(&mut self, key: Key<Flow>) {
+        let Some(Flow { app: Some(app), far: Far::Socket(far), to_app, to_far, story, .. }) = self.flows.get_mut(key)
+        else {
+            return;
+        };
+        let there = carry(to_far, app, far, &mut self.carried);
+        let back = carry(to_app, far, app, &mut self.carried);
+        story.count_to_far(there.bytes);
+        story.count_to_app(back.bytes);
+        if there.is_broken || back.is_broken {
+            return self.end_flow(key, Ending::Reset);
+        }
+        // After the second direction the first may have more to do: a broken sink has made its socket readable.
+        let again = |way: &Way, from: &Socket| way.queue.is_empty() && way.source == Source::Open && from.is_readable();
+        if again(to_far, app) || again(to_app, far) {
+            self.queue_flow(key);
+        }
+    }
+}
+
+/// What one pass in one direction did.
+struct Carried {
+    /// Bytes the sink has taken.
+    bytes: usize,
+    /// The source was reset.
+    is_broken: bool,
+}
+
+/// Writes what waits; if nothing waits any more, reads once and writes that.
+fn carry(way: &mut Way, from: &mut Socket, to: &mut Socket, buffer: &mut Buffer) -> Carried {
+    let mut carried = Carried { bytes: 0, is_broken: false };
+    while !way.queue.is_empty() && (to.is_writable() || way.sink == Sink::Gone) {
+        if way.sink == Sink::Gone {
+            way.queue.discard();
+            break;
+        }
+        match way.queue.write_to(to) {
+            Wrote::Bytes(count) => carried.bytes += count,
+            Wrote::Nothing => break,
+            Wrote::Broken(_) => lose(way, to),
+        }
+    }
+    if way.queue.is_empty() && way.source == Source::Open && from.is_readable() {
+        let room = buffer.size().min(READ);
+        match from.read(&mut buffer.room_mut()[..room]) {
+            Read::Bytes(_) if way.sink == Sink::Gone => {}
+            Read::Bytes(count) => {
+                let bytes = &buffer.room_mut()[..count];
+                let mut taken = 0;
+                // An edge that has not been seen yet would only say what this finds out.
+                match to.write(bytes) {
+                    Wrote::Bytes(count) => taken = count,
+                    Wrote::Nothing => {}
+                    Wrote::Broken(_) => {
+                        taken = bytes.len();
+                        lose(way, to);
+                    }
+                }
+                if way.sink == Sink::Open {
+                    carried.bytes += taken;
+                    way.queue.put(&bytes[taken..]);
+                }
+            }
+            Read::Nothing => {}
+            Read::End => way.source = Source::Ended,
+            Read::Broken(_) => carried.is_broken = true,
+        }
+    }
+    if way.owes_end() {
+        // If this fails the peer has gone, which reading will find.
+        let _ = to.stream().finish();
+        way.sink = Sink::Finished;
+    }
+    carried
+}
+
+/// A sink that takes nothing any more. What its peer sent before is still worth delivering, so the end is left to be found by reading.
+fn lose(way: &mut Way, to: &mut Socket) {
+    way.sink = Sink::Gone;
+    to.note(Readiness { readable: true, writable: true, hung_up: true });
+}
+
+/// What is read at once.
+const READ: usize = 256 * 1024;

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bytes between an application's socket and a stream of a tunnel, both ways, with half-close, reset and back-pressure.
+//!
+//! Towards the tunnel: bytes are read straight behind a frame header into the tunnel's buffer, as many as the windows allow, and not at
+//! all while the tunnel's socket is full. Towards the application: bytes are written as they come out of the records; what the
+//! application does not take waits in the flow's queue, charged to the stream, and stream credit goes back as it is taken.
+
+use std::sync::Arc;
+
+use hbone::{ErrorCode, Event, ResetReason, StreamId};
+
+use super::account::Denied;
+use super::failure::Failure;
+use super::flow::{Ending, Far, Flow, Origin, Read, Sink, Source, Stage, Story, Wrote};
+use super::poll::Readiness;
+use super::table::Key;
+use super::thread::{Alarm, Worker};
+use super::tunnel::{End, Tunnel};
+
+impl Worker {
+    pub(super) fn on_event(&mut self, key: Key<Tunnel>, event: Event<'_>) {
+        match event {
+            Event::Data { stream, bytes } => self.deliver(key, stream, bytes),
+            Event::End { stream } => {
+                if let Some(flow_key) = self.flow_of(key, stream)
+                    && let Some(flow) = self.flows.get_mut(flow_key)
+                {
+                    flow.to_app.source = Source::Ended;
+                    self.queue_flow(flow_key);
+                }
+            }
+            Event::Writable { stream } => {
+                if let Some(flow) = self.flow_of(key, stream) {
+                    self.queue_flow(flow);
+                }
+            }
+            Event::Reset { stream, code, reason } => self.stream_reset(key, stream, code, reason),
+            Event::Answer { stream, answer } => self.answered(key, stream, &answer),
+            Event::Request { stream, request } => self.requested(key, stream, request),
+            Event::BadRequest { stream, status, reason } => self.bad_request(key, stream, status, reason),
+            Event::GoAway { code } => self.told_to_go_away(key, code),
+            Event::Refused { number, code, reason } => {
+                tracing::debug!(stream = number, %code, reason, "refused a stream of a peer");
+            }
+            // Streams are only asked for when somebody wants one, and then the room is looked at.
+            Event::Settings => {}
+            // A later protocol core tells more than this one needs.
+            _ => {}
+        }
+    }
+
+    fn flow_of(&self, tunnel: Key<Tunnel>, stream: StreamId) -> Option<Key<Flow>> {
+        self.tunnels.get(tunnel)?.flow_of(stream)
+    }
+
+    /// Bytes from the tunnel for an application.
+    fn deliver(&mut self, key: Key<Tunnel>, stream: StreamId, mut bytes: &[u8]) {
+        let now = self.now;
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let flow_key = tunnel.flow_of(stream);
+        let Some(session) = tunnel.session() else { return };
+        let Some((flow_key, flow)) = flow_key.and_then(|key| self.flows.get_mut(key).map(|flow| (key, flow))) else {
+            // The flow has ended; so has its stream, and the core knows how to account for stragglers.
+            return session.connection.consumed(now, stream, bytes.len());
+        };
+        let all = bytes.len();
+        let mut broken = false;
+        if let (Stage::Open, Some(app), true) = (&flow.stage, &mut flow.app, flow.to_app.queue.is_empty()) {
+            if flow.to_app.sink == Sink::Gone {
+                bytes = &[];
+            } else if app.is_writable() {
+                match app.write(bytes) {
+                    Wrote::Bytes(count) => {
+                        bytes = &bytes[count..];
+                        flow.story.count_to_app(count);
+                    }
+                    Wrote::Nothing => {}
+                    Wrote::Broken(_) => {
+                        bytes = &[];
+                        broken = true;
+                    }
+                }
+            }
+        }
+        if all > bytes.len() {
+            session.connection.consumed(now, stream, all - bytes.len());
+        }
+        if !bytes.is_empty() {
+            match session.connection.hold(stream, bytes.len()) {
+                Ok(()) => flow.to_app.queue.put(bytes),
+                Err(over) => {
+                    session.connection.reset(stream, ErrorCode::ENHANCE_YOUR_CALM);
+                    return self.end_flow(flow_key, Ending::Failed(Failure::OverBudget(over)));
+                }
+            }
+        }
+        if broken {
+            self.app_gone(flow_key);
+        }
+    }
+
+    /// The application's socket does not take bytes any more. What it has sent before that is still worth delivering.
+    fn app_gone(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.to_app.sink = Sink::Gone;
+        if let Some(app) = &mut flow.app {
+            app.note(Readiness { readable: true, writable: true, hung_up: true });
+        }
+        self.queue_flow(key);
+    }
+
+    pub(super) fn app_ready(&mut self, key: Key<Flow>, readiness: Readiness) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(app) = &mut flow.app else { return };
+        app.note(readiness);
+        match (&flow.stage, &flow.far) {
+            (Stage::Open, _) => self.queue_flow(key),
+            // An application that was dialled for a stream.
+            (Stage::Dialling, Far::Stream { .. }) if readiness.writable => match app.stream().connected() {
+                Ok(()) => self.app_connected(key),
+                Err(error) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
+            },
+            // One that broke while we were looking for its way has no use for it.
+            _ if readiness.hung_up && app.stream().connected().is_err() => self.end_flow(key, Ending::Reset),
+            _ => {}
+        }
+    }
+
+    /// Moves what can be moved now, once each way.
+    pub(super) fn move_flow(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.is_queued = false;
+        match (&flow.stage, &flow.far) {
+            (Stage::Open, Far::Stream { tunnel, id }) => {
+                let (tunnel, id) = (*tunnel, *id);
+                self.drain_to_app(key, tunnel, id);
+                self.read_into_tunnel(key, tunnel, id);
+                self.settle(key);
+            }
+            (Stage::Open, Far::Socket(_)) => {
+                self.move_between(key);
+                self.settle(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// What waits for the application.
+    fn drain_to_app(&mut self, key: Key<Flow>, tunnel: Key<Tunnel>, id: StreamId) {
+        let now = self.now;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(app) = &mut flow.app else { return };
+        let way = &mut flow.to_app;
+        let mut taken = 0;
+        while !way.queue.is_empty() {
+            if way.sink == Sink::Gone {
+                taken += way.queue.discard();
+                break;
+            }
+            if !app.is_writable() {
+                break;
+            }
+            match way.queue.write_to(app) {
+                Wrote::Bytes(count) => {
+                    taken += count;
+                    flow.story.count_to_app(count);
+                }
+                Wrote::Nothing => break,
+                Wrote::Broken(_) => {
+                    way.sink = Sink::Gone;
+                    app.note(Readiness { readable: true, writable: true, hung_up: true });
+                }
+            }
+        }
+        if way.owes_end() {
+            // If this fails the peer has gone, which reading will find.
+            let _ = app.stream().finish();
+            way.sink = Sink::Finished;
+        }
+        if taken > 0 {
+            if let Some(session) = self.tunnels.get_mut(tunnel).and_then(Tunnel::session) {
+                session.connection.consumed(now, id, taken);
+            }
+            self.mark_dirty(tunnel);
+        }
+    }
+
+    /// One read from the application, one DATA frame.
+    fn read_into_tunnel(&mut self, key: Key<Flow>, tunnel_key: Key<Tunnel>, id: StreamId) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(app) = &mut flow.app else { return };
+        if flow.to_far.source == Source::Ended || !app.is_readable() {
+            return;
+        }
+        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
+        if !tunnel.sealed.is_empty() {
+            return tunnel.waiting.push(key);
+        }
+        let Tunnel { phase: super::tunnel::Phase::Open(session), frames, .. } = tunnel else { return };
+        session.connection.write_control(&mut self.control);
+        self.buffers.fill(frames);
+        if !self.control.is_empty() {
+            frames.put(&self.control);
+            self.control.clear();
+        }
+        let room = frames.room_mut().len();
+        if room < LEAST_ROOM {
+            // Full: what is in it leaves first, this flow comes after the others.
+            self.flush_tunnel(tunnel_key);
+            return self.queue_flow(key);
+        }
+        let capacity = session.connection.send_capacity(id).min(room - HEADER);
+        if capacity == 0 {
+            // The core says when there is some again. Whether the application has broken meanwhile epoll says.
+            return;
+        }
+        match app.read(&mut frames.room_mut()[HEADER..HEADER + capacity]) {
+            Read::Bytes(count) => {
+                let Some(header) = session.connection.data_header(id, count, false) else {
+                    return self.fail_flow(key, Failure::StreamFault("the window shrank under a frame"));
+                };
+                frames.room_mut()[..HEADER].copy_from_slice(&header);
+                frames.fill(HEADER + count);
+                flow.story.count_to_far(count);
+                if app.is_readable() {
+                    self.queue_flow(key);
+                }
+            }
+            Read::Nothing => {
+                if app.is_readable() {
+                    self.queue_flow(key);
+                }
+            }
+            Read::End => {
+                flow.to_far.source = Source::Ended;
+                flow.to_far.sink = Sink::Finished;
+                session.connection.finish(id);
+            }
+            Read::Broken(_) => {
+                self.end_flow(key, Ending::Reset);
+            }
+        }
+        self.mark_dirty(tunnel_key);
+    }
+
+    /// Ends a flow of which nothing more will come.
+    pub(super) fn settle(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get(key) else { return };
+        let (to_app, to_far) = (&flow.to_app, &flow.to_far);
+        if to_app.sink == Sink::Finished && to_far.sink == Sink::Finished {
+            return self.end_flow(key, Ending::Complete);
+        }
+        // A socket that takes nothing and gives nothing is gone; whoever writes to it must learn that it was for nothing.
+        let app_is_gone = to_app.sink == Sink::Gone && to_far.source == Source::Ended;
+        let far_is_gone = to_far.sink == Sink::Gone && to_app.source == Source::Ended;
+        if app_is_gone || far_is_gone {
+            self.end_flow(key, Ending::Reset);
+        }
+    }
+
+    fn stream_reset(&mut self, tunnel: Key<Tunnel>, stream: StreamId, code: ErrorCode, reason: ResetReason) {
+        let Some(key) = self.flow_of(tunnel, stream) else { return };
+        let Some(flow) = self.flows.get(key) else { return };
+        let is_open = matches!(flow.stage, Stage::Open);
+        let failure = match reason {
+            ResetReason::Fault(what) => Failure::StreamFault(what),
+            ResetReason::NotProcessed => Failure::StreamReset(ErrorCode::REFUSED_STREAM),
+            _ => Failure::StreamReset(code),
+        };
+        if failure.is_retryable() && self.try_again(key) {
+            return;
+        }
+        let ending = match (is_open, reason) {
+            (true, ResetReason::Peer) => Ending::Reset,
+            _ => Ending::Failed(failure),
+        };
+        self.end_flow(key, ending);
+    }
+
+    fn told_to_go_away(&mut self, key: Key<Tunnel>, code: ErrorCode) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if code != ErrorCode::NO_ERROR {
+            tracing::debug!(%code, "a peer ends a tunnel because of us");
+        }
+        if let End::Client(pool_key) = &tunnel.end {
+            tunnel.site.pool.borrow_mut().withdraw(pool_key, key);
+        }
+        self.tunnel_goes_away(key);
+    }
+
+    /// Something went wrong with a flow.
+    pub(super) fn fail_flow(&mut self, key: Key<Flow>, failure: Failure) {
+        self.end_flow(key, Ending::Failed(failure));
+    }
+
+    /// The one end of every flow: both sides are told, account and log get it.
+    pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
+        let Some(flow) = self.flows.remove(key) else { return };
+        let Flow { site, origin, stage, app, far, story, .. } = flow;
+        let is_complete = matches!(ending, Ending::Complete);
+        match far {
+            Far::Stream { tunnel, id } => self.end_stream(tunnel, id, &stage, &ending),
+            Far::Socket(socket) if !is_complete => socket.into_stream().reset(),
+            Far::Socket(_) | Far::Nothing => {}
+        }
+        if let Stage::Pooled(hop) = &stage {
+            site.pool.borrow_mut().forget(&hop.key, &key);
+        }
+        if let Some(app) = app {
+            // An application that was dialled and has not answered yet is left alone.
+            if !is_complete && !matches!(ending, Ending::Failed(Failure::ConnectTimeout { .. })) {
+                app.into_stream().reset();
+            }
+        }
+        self.tell(origin, story, &ending);
+        site.leave();
+    }
+
+    fn end_stream(&mut self, key: Key<Tunnel>, id: StreamId, stage: &Stage, ending: &Ending) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.unbind(id);
+        if let End::Client(pool_key) = &tunnel.end {
+            tunnel.site.pool.borrow_mut().check_in(pool_key, key);
+        }
+        let is_server = matches!(tunnel.end, End::Server { .. });
+        if let Some(session) = tunnel.session() {
+            match ending {
+                Ending::Complete => {}
+                Ending::Failed(failure) if is_server && !matches!(stage, Stage::Open) => {
+                    session.connection.reject(id, failure.status());
+                }
+                Ending::Failed(_) | Ending::Reset => session.connection.reset(id, ErrorCode::CANCEL),
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    fn tell(&mut self, origin: Origin, story: Story, ending: &Ending) {
+        let (now, reporter) = (self.now, origin.reporter());
+        let error = match ending {
+            Ending::Complete | Ending::Reset => None,
+            Ending::Failed(failure) => Some((failure.flag(), failure.to_string())),
+        };
+        if origin != Origin::Stream {
+            self.book.accounts().socket_closed(reporter);
+        }
+        match story {
+            Story::Told(told) => {
+                let ended = error.as_ref().map_or(Ok(()), |(flag, text)| Err((*flag, text.as_str())));
+                told.record.close(&mut self.book, &mut self.log, now, ended);
+            }
+            Story::Early { source, destination, .. } => {
+                if let Some((_, error)) = &error {
+                    self.log_denied(&Denied { reporter, source, destination, error });
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_flow_deadline(&mut self, key: Key<Flow>, deadline: std::time::Instant) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.deadline = Some(deadline);
+            self.timers.set(deadline, Alarm::Flow(key));
+        }
+    }
+}
+
+/// Size of a frame's header.
+const HEADER: usize = 9;
+/// Below this the tunnel's buffer is written before anything is added.
+const LEAST_ROOM: usize = 8 * 1024;

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A pod as one data thread knows it: where its sockets are made, what it may hold, its tunnels, and how far it is from being closed.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hbone::Budget;
+use hbone::request::Baggage;
+
+use super::command::{Done, ListenAt, Pod};
+use super::failure::Failure;
+use super::flow::Flow;
+use super::listen::Listening;
+use super::options::Options;
+use super::outbound::PoolKey;
+use super::pool::{Limits, Pool};
+use super::table::Key;
+use super::tunnel::Tunnel;
+use crate::mesh::{PodName, Workload};
+use crate::net::socket::{Dial, Dialling, SocketOptions};
+use crate::net::{NetError, PodNetns};
+
+/// See the module. Flows and tunnels share it; all of them are on the same thread.
+pub(super) struct Site {
+    pub(super) pod: Arc<Pod>,
+    pub(super) name: PodName,
+    pub(super) at: Arc<ListenAt>,
+    /// Whether the original source address can be used for dials.
+    pub(super) is_transparent: bool,
+    pub(super) client: Arc<hbone::Options>,
+    pub(super) server: Arc<hbone::Options>,
+    pub(super) pool: RefCell<Pool<PoolKey, Key<Tunnel>, Key<Flow>, Failure>>,
+    pub(super) listeners: RefCell<Vec<Key<Listening>>>,
+    /// The baggage of the pod's own workload, as long as its record stays the same.
+    pub(super) baggage: RefCell<Option<(Arc<Workload>, Option<Baggage>)>>,
+    /// Inbound handshakes under way.
+    pub(super) handshakes: Cell<usize>,
+    /// Flows and tunnels that exist.
+    pub(super) live: Cell<usize>,
+    pub(super) phase: Cell<Phase>,
+    /// Whom to tell when the last one has ended.
+    pub(super) waiting: RefCell<Vec<Arc<Done>>>,
+    netns: Option<Arc<PodNetns>>,
+    socket: SocketOptions,
+}
+
+/// Where a pod is in its life here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// No listeners any more; what is open lives on.
+    Draining,
+    /// Everything is being closed.
+    Closed,
+}
+
+impl Site {
+    pub(super) fn new(
+        pod: Arc<Pod>,
+        netns: Option<Arc<PodNetns>>,
+        at: Arc<ListenAt>,
+        budget: Budget,
+        options: &Options,
+    ) -> Self {
+        let name = PodName {
+            name: pod.name.as_str().into(),
+            namespace: pod.namespace.as_str().into(),
+            service_account: pod.service_account.as_str().into(),
+        };
+        let common = |defaults: hbone::Options| hbone::Options {
+            max_window: options.stream_window,
+            initial_window: defaults.initial_window.min(options.stream_window),
+            connection_window: options.connection_window,
+            max_frame_size: options.frame_size,
+            stream_limit: options.stream_window as usize,
+            tunnel_limit: options.limits.tunnel_bytes,
+            ..defaults
+        };
+        let streams = usize::from(options.pool_max_streams.max(1));
+        let limits = Limits { streams, unused: options.pool_unused_release, refused: super::outbound::REFUSED_FOR };
+        let client = hbone::Options { max_streams: streams as u32, ..common(hbone::Options::client(budget.clone())) };
+        Self {
+            name,
+            client: Arc::new(client),
+            server: Arc::new(common(hbone::Options::server(budget))),
+            pool: RefCell::new(Pool::new(limits)),
+            listeners: RefCell::default(),
+            baggage: RefCell::default(),
+            handshakes: Cell::new(0),
+            live: Cell::new(0),
+            phase: Cell::new(Phase::Open),
+            waiting: RefCell::default(),
+            is_transparent: false,
+            socket: if netns.is_some() { options.socket.clone() } else { options.socket.at_home() },
+            pod,
+            netns,
+            at,
+        }
+    }
+
+    /// Starts a connection from inside the pod, as `from` if that is given and allowed.
+    pub(super) fn dial(&self, to: std::net::SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
+        let dial = Dial { to, from };
+        let stream = match &self.netns {
+            Some(netns) => netns.run(|| dial.socket(&self.socket))??,
+            None => dial.socket(&self.socket)?,
+        };
+        dial.connect_with(stream, &self.socket)
+    }
+
+    /// One more flow or tunnel.
+    pub(super) fn enter(&self) {
+        self.live.set(self.live.get() + 1);
+    }
+
+    /// One less. The last one of a closing pod tells who waits.
+    pub(super) fn leave(&self) {
+        self.live.set(self.live.get().saturating_sub(1));
+        self.tell_if_empty();
+    }
+
+    /// Tells who waits if nothing is left.
+    pub(super) fn tell_if_empty(&self) {
+        if self.live.get() == 0 && self.phase.get() != Phase::Open {
+            self.waiting.borrow_mut().clear();
+        }
+    }
+}
