@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use harness::{
     Mesh, World,
-    enter::{NO_WORLD, Place, Stage},
+    enter::{Entered, Place, Stage},
     programs, tools,
 };
 
@@ -47,19 +47,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let outside = arguments.place.stage == Stage::Outside;
-    if outside {
+    if arguments.place.stage == Stage::Outside {
         tools::prepare()?;
         println!("Building ztunnel, cni-agent and waypoint-config ...");
         programs::build()?;
     }
     match arguments.place.enter("demo")? {
-        None => inside(arguments),
-        Some(code) if outside && code == ExitCode::from(NO_WORLD) => {
-            eprintln!("demo: {}", Place::refusal("demo"));
-            Ok(ExitCode::FAILURE)
-        }
-        Some(code) => Ok(code),
+        Entered::Inside => inside(arguments),
+        Entered::Ended(code) => Ok(code),
+        Entered::Refused(why) => anyhow::bail!(why),
     }
 }
 

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
@@ -25,11 +26,22 @@ use nix::{
         signal::Signal,
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, getgid, getuid},
+    unistd::{AccessFlags, Pid, access, getgid, getuid},
 };
 
 /// Exit status of a door that cannot be opened on this machine; the reason is in the state folder.
-pub const NO_WORLD: u8 = 77;
+const NO_WORLD: i32 = 77;
+
+/// What became of an attempt to enter.
+#[derive(Debug)]
+pub enum Entered {
+    /// This process is inside and shall go on.
+    Inside,
+    /// What was to be done was done, by processes below this one.
+    Ended(ExitCode),
+    /// This machine does not allow it, for this reason.
+    Refused(String),
+}
 
 /// Which of the four stages this process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -57,41 +69,21 @@ pub struct Place {
 }
 
 impl Place {
-    /// Starts the stages below this one; returns `None` when this process is *inside* and shall go on.
-    pub fn enter(&self, name: &str) -> Result<Option<ExitCode>> {
+    /// Starts the stages below this one, if there are any.
+    pub fn enter(&self, name: &str) -> Result<Entered> {
         match self.stage {
-            Stage::Outside => self.outside(name).map(Some),
-            Stage::Door => self.door().map(Some),
-            Stage::Init => self.init().map(Some),
-            Stage::Inside => Ok(None),
+            Stage::Outside => outside(name),
+            Stage::Door => self.door().map(Entered::Ended),
+            Stage::Init => self.init().map(Entered::Ended),
+            Stage::Inside => Ok(Entered::Inside),
         }
-    }
-
-    /// Why the door could not be opened, after [`NO_WORLD`].
-    #[must_use]
-    pub fn refusal(name: &str) -> String {
-        state_folder(name).and_then(|state| Ok(fs::read_to_string(state.join("refusal"))?)).unwrap_or_default()
-    }
-
-    fn outside(&self, name: &str) -> Result<ExitCode> {
-        let state = state_folder(name)?;
-        if state.exists() {
-            fs::remove_dir_all(&state).with_context(|| format!("clear {}", state.display()))?;
-        }
-        fs::create_dir_all(&state)?;
-        let status = Command::new(env::current_exe()?)
-            .arg("--stage=door")
-            .arg(format!("--state={}", state.display()))
-            .args(env::args_os().skip(1))
-            .status()?;
-        Ok(exit_code(status))
     }
 
     fn door(&self) -> Result<ExitCode> {
         set_pdeathsig(Signal::SIGKILL)?;
         if let Err(reason) = leave_the_host() {
             fs::write(self.state.join("refusal"), format!("{reason:#}"))?;
-            return Ok(ExitCode::from(NO_WORLD));
+            return Ok(ExitCode::from(u8::try_from(NO_WORLD)?));
         }
         Ok(exit_code(self.next("init")?.status()?))
     }
@@ -137,13 +129,40 @@ pub fn profile_folder() -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn state_folder(name: &str) -> Result<PathBuf> {
+fn outside(name: &str) -> Result<Entered> {
+    let (state, _lock) = claim(name)?;
+    let status = Command::new(env::current_exe()?)
+        .arg("--stage=door")
+        .arg(format!("--state={}", state.display()))
+        .args(env::args_os().skip(1))
+        .status()?;
+    if status.code() == Some(NO_WORLD) {
+        return Ok(Entered::Refused(fs::read_to_string(state.join("refusal"))?));
+    }
+    Ok(Entered::Ended(exit_code(status)))
+}
+
+/// An empty folder on the host's disk for logs and YAML, in the target folder if that can be written. It is kept until the next run of the same name; one that
+/// is in use by another run is left alone.
+fn claim(name: &str) -> Result<(PathBuf, Flock<fs::File>)> {
     let target = profile_folder()?.join("../world");
-    let writable =
-        fs::create_dir_all(&target).is_ok() && nix::unistd::access(&target, nix::unistd::AccessFlags::W_OK).is_ok();
+    let writable = fs::create_dir_all(&target).is_ok() && access(&target, AccessFlags::W_OK).is_ok();
     let parent =
         if writable { target.canonicalize()? } else { env::temp_dir().join(format!("lateen-world-{}", getuid())) };
-    Ok(parent.join(name))
+    fs::create_dir_all(&parent)?;
+    for number in 1..100 {
+        let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+        let lock = fs::File::create(parent.join(format!("{name}.lock")))?;
+        if let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            let state = parent.join(name);
+            if state.exists() {
+                fs::remove_dir_all(&state).with_context(|| format!("clear {}", state.display()))?;
+            }
+            fs::create_dir_all(&state)?;
+            return Ok((state, lock));
+        }
+    }
+    bail!("a hundred runs of {name} at once in {}", parent.display())
 }
 
 fn leave_the_host() -> Result<()> {
@@ -170,18 +189,29 @@ fn leave_the_host() -> Result<()> {
     )
 }
 
-/// An own `/proc`, an empty `/run`, an own `/etc/hosts`.
+/// An own `/proc`, an empty `/run`, own names.
 fn furnish() -> Result<()> {
     // In a container with a masked /proc the kernel refuses a new one; the old one shows the same processes under other numbers, which will do.
     let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID, None::<&str>);
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mount an empty /run")?;
     fs::create_dir_all(crate::netns::FOLDER)?;
-    let hosts = Path::new("/run/hosts");
-    fs::write(hosts, "127.0.0.1 localhost\n::1 localhost\n")?;
-    mount(Some(hosts), "/etc/hosts", None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .context("put an own /etc/hosts in place")?;
+    cover("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
+    // Names are known from that file or not at all; nobody waits for a name server that cannot be reached.
+    cover("/etc/resolv.conf", "options timeout:1 attempts:1\n")?;
     nix::unistd::sethostname("lateen").context("set the host name")?;
     Ok(())
+}
+
+/// Puts a file of the world's own over one of the host's.
+fn cover(file: &str, text: &str) -> Result<()> {
+    let own = Path::new("/run").join(Path::new(file).file_name().unwrap_or_default());
+    fs::write(&own, text)?;
+    // A link into the /run that was just hidden is as good as none.
+    if !Path::new(file).exists() {
+        return Ok(());
+    }
+    mount(Some(&own), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("put an own {file} in place"))
 }
 
 fn exit_code(status: std::process::ExitStatus) -> ExitCode {

@@ -75,8 +75,7 @@ impl Mesh {
         let root = self.folder.join("ca/root-cert.pem");
         self.wait_for("control", || {
             ensure!(root.is_file(), "no {} yet", root.display());
-            world.control.run(|| Ok(std::net::TcpStream::connect((CONTROL, 15012))?)).context("port 15012")?;
-            Ok(())
+            answers(&world.control, 15014, "/ready")
         })
     }
 

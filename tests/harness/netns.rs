@@ -43,6 +43,9 @@ impl Netns {
         made.with_context(|| format!("make network namespace {name}"))?;
         let netns = Self { name: name.to_owned(), file: File::open(&path)?, mounted: true };
         netns.ip("link set lo up")?;
+        // Every address here is known to be free: no second of waiting for a duplicate before a link may be used.
+        netns.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        netns.sysctl("net/ipv6/conf/default/router_solicitations", "0")?;
         Ok(netns)
     }
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::{
@@ -55,14 +54,16 @@ impl Pod {
     /// Starts the sandbox process, which holds the network namespace as a runtime's pause container does, in a control group named as a kubelet
     /// names them. Making real control groups needs root; what reads `/proc/<pid>/cgroup` cannot tell this from one.
     pub(crate) fn hold(&mut self, logs: &Path) -> Result<()> {
-        let mut pause = self.netns.command(crate::enter::sibling("peer"));
-        pause.arg("pause");
-        let pause = Program::start("pause", pause, &logs.join("pause.log"))?;
-        let group = self.folder.join(".cgroup");
+        let (group, holds) = (self.folder.join(".cgroup"), self.folder.join(".holds"));
         fs::write(&group, format!("0::/kubepods/besteffort/pod{}/{}\n", self.sandbox.uid, self.sandbox.id))?;
-        let place = format!("/proc/{}/cgroup", pause.pid());
-        mount(Some(&group), place.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .with_context(|| format!("name the control group of {}/{}", self.namespace, self.name))?;
+        let mut command = self.netns.command(crate::enter::sibling("peer"));
+        command.arg("pause").arg(group).arg(&holds);
+        let mut pause = Program::start("pause", command, &logs.join("pause.log"))?;
+        wait::until("a pause process", wait::PATIENCE, || {
+            pause.check()?;
+            ensure!(holds.exists(), "it does not hold its pod yet");
+            Ok::<(), anyhow::Error>(())
+        })?;
         self.processes.push(pause);
         Ok(())
     }

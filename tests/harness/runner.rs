@@ -14,7 +14,7 @@ use anyhow::{Error, Result, anyhow};
 use clap::Parser;
 
 use crate::{
-    enter::{NO_WORLD, Place, Stage},
+    enter::{Entered, Place, Stage},
     process, programs, tools,
     world::World,
 };
@@ -128,18 +128,15 @@ impl<W> Suite<W> {
         if arguments.place.stage == Stage::Outside {
             if self.tests.iter().all(|(name, _)| !arguments.wants(name)) {
                 let count = Count { filtered: self.tests.len(), ..Count::default() };
-                return Ok(count.result(arguments, Instant::now()));
+                return Ok(count.result(Instant::now()));
             }
             tools::prepare()?;
             programs::build()?;
         }
-        let code = arguments.place.enter(self.name)?;
-        match code {
-            None => self.inside(arguments),
-            Some(code) if code == ExitCode::from(NO_WORLD) && arguments.place.stage == Stage::Outside => {
-                Ok(self.all_skipped(arguments, &Place::refusal(self.name)))
-            }
-            Some(code) => Ok(code),
+        match arguments.place.enter(self.name)? {
+            Entered::Inside => self.inside(arguments),
+            Entered::Ended(code) => Ok(code),
+            Entered::Refused(why) => Ok(self.all_skipped(arguments, &why)),
         }
     }
 
@@ -161,7 +158,7 @@ impl<W> Suite<W> {
         if !count.failed.is_empty() {
             self.print_logs(arguments);
         }
-        Ok(count.result(arguments, start))
+        Ok(count.result(start))
     }
 
     fn all_skipped(&self, arguments: &Arguments, why: &str) -> ExitCode {
@@ -171,7 +168,7 @@ impl<W> Suite<W> {
         for (name, _) in self.tests.iter().filter(|(name, _)| arguments.wants(name)) {
             count.note(name, Err(skip(why)), start, arguments);
         }
-        count.result(arguments, start)
+        count.result(start)
     }
 
     fn print_logs(&self, arguments: &Arguments) {
@@ -221,7 +218,7 @@ impl Count {
         }
     }
 
-    fn result(&self, _: &Arguments, start: Instant) -> ExitCode {
+    fn result(&self, start: Instant) -> ExitCode {
         if !self.failed.is_empty() {
             println!("\nfailures:\n    {}", self.failed.join("\n    "));
         }

@@ -7,11 +7,20 @@ mod content;
 mod server;
 mod stranger;
 
-use std::{fs::File, net::SocketAddr, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns},
+};
 
 /// The test program in pods.
 #[derive(Parser)]
@@ -31,7 +40,12 @@ enum Role {
         line: Vec<String>,
     },
     /// Do nothing for ever, as a pause container.
-    Pause,
+    Pause {
+        /// What others shall find in this process's `/proc/<pid>/cgroup`.
+        group: PathBuf,
+        /// A file to make once that is so.
+        holds: PathBuf,
+    },
     /// Serve on a port; the first line of a connection says what it is for (see `server.rs`).
     Serve {
         /// The port, on all addresses of both families.
@@ -98,9 +112,7 @@ enum Role {
 fn main() -> Result<()> {
     match Arguments::parse().role {
         Role::In { netns, line } => become_another(&netns, &line),
-        Role::Pause => loop {
-            std::thread::park();
-        },
+        Role::Pause { group, holds } => pause(&group, &holds),
         Role::Serve { port, name } => server::serve(port, &name),
         Role::Talk { to } => client::talk(to),
         Role::Upload { to, bytes } => client::upload(to, bytes),
@@ -111,6 +123,16 @@ fn main() -> Result<()> {
         Role::AwaitReset { to } => client::await_reset(to),
         Role::Stall { to, bytes } => client::stall(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
+    }
+}
+
+fn pause(group: &Path, holds: &Path) -> Result<()> {
+    // From within, for only this process is sure of its own number in whatever /proc there is.
+    mount(Some(group), "/proc/self/cgroup", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .context("cover /proc/self/cgroup")?;
+    File::create(holds).with_context(|| format!("make {}", holds.display()))?;
+    loop {
+        std::thread::park();
     }
 }
 
