@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
@@ -24,6 +24,7 @@ use super::interest::{Interest, Wanted};
 use super::request::{CertificateError, Draft};
 use super::schedule::{Action, Priority, Schedule, State, Validity};
 use crate::control_plane::{self, ControlPlaneError};
+use crate::metrics;
 use crate::tls::Credential;
 
 /// How certificates are asked for.
@@ -67,6 +68,7 @@ pub struct Keeper {
     published: Published,
     standing: Standing,
     outcomes: mpsc::UnboundedSender<Outcome>,
+    metrics: metrics::Certificates,
     calls: FuturesUnordered<Pin<Box<dyn Future<Output = Call> + Send>>>,
 }
 
@@ -87,8 +89,14 @@ impl Keeper {
             published,
             standing,
             outcomes,
+            metrics: metrics::Certificates::default(),
             calls: FuturesUnordered::new(),
         }
+    }
+
+    /// The same, counting into these series.
+    pub fn counted(self, metrics: metrics::Certificates) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Until `orders` ends.
@@ -142,15 +150,15 @@ impl Keeper {
                 let (in_force, actions) = self.schedule.handle_issued(now, &identity, validity, &mut rng);
                 if in_force {
                     tracing::debug!(%identity, left_s = validity.left.as_secs(), "certificate issued");
-                    let mut map = HashMap::clone(&self.published.load());
-                    map.insert(identity.clone(), Arc::new(credential));
-                    self.published.store(Arc::new(map));
+                    self.metrics.issued();
+                    self.publish(|map| map.insert(identity.clone(), Arc::new(credential)));
                     self.tell(Outcome::Changed(identity));
                 }
                 actions
             }
             Err(error) => {
                 let reason = control_plane::explain(&error);
+                self.metrics.failed();
                 tracing::warn!(%identity, error = reason, "no certificate; will try again");
                 self.schedule.handle_failed(now, &identity, &reason, &mut rng)
             }
@@ -168,13 +176,20 @@ impl Keeper {
             }
             Action::Refuse(identity, reason) => self.tell(Outcome::Refused(identity, reason)),
             Action::Withdraw(identity) => {
-                let mut map = HashMap::clone(&self.published.load());
-                if map.remove(&identity).is_some() {
-                    self.published.store(Arc::new(map));
+                if self.publish(|map| map.remove(&identity)).is_some() {
                     self.tell(Outcome::Changed(identity));
                 }
             }
         }
+    }
+
+    fn publish<T>(&self, change: impl FnOnce(&mut HashMap<Identity, Arc<Credential>>) -> T) -> T {
+        let mut map = HashMap::clone(&self.published.load());
+        let result = change(&mut map);
+        let ends = map.values().filter_map(|credential| credential.not_after().duration_since(UNIX_EPOCH).ok());
+        self.metrics.earliest_end(ends.min().map_or(0.0, |end| end.as_secs_f64()));
+        self.published.store(Arc::new(map));
+        result
     }
 
     fn tell(&self, outcome: Outcome) {

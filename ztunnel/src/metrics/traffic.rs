@@ -39,7 +39,7 @@ pub struct TrafficReading {
     pub series: Vec<Reading>,
     /// Open sockets by reporter.
     pub sockets_open: Vec<(&'static str, i64)>,
-    /// Access-log lines that were dropped.
+    /// Log lines that were dropped.
     pub lost_log_lines: u64,
 }
 
@@ -82,8 +82,8 @@ impl Collector for Traffic {
                 family.encode_family(&[("reporter", *reporter)])?.encode_gauge(count)?;
             }
         }
-        let help = "Lines of the access log that were dropped because nobody read them (unstable)";
-        let family = encoder.encode_descriptor("mesh_access_log_lost_lines", help, None, MetricType::Counter)?;
+        let help = "Log lines that were dropped because nobody read them (unstable)";
+        let family = encoder.encode_descriptor("mesh_log_lost_lines", help, None, MetricType::Counter)?;
         ConstCounter::new(lost_log_lines).encode(family)
     }
 }

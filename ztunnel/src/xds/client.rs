@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Instant;
 
-use mesh_common::lifecycle::{Drain, Gate};
+use mesh_common::lifecycle::Gate;
 use mesh_proto::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -32,10 +32,31 @@ pub struct Client {
     options: Options,
     publisher: Publisher,
     metrics: metrics::Xds,
-    synced: Option<Gate>,
+    synced: Option<Synced>,
     delta: Delta,
     link: Link,
     id: u64,
+}
+
+/// Tells of the first sync: readiness, and whoever waits to serve.
+pub struct Synced {
+    gate: Gate,
+    waiting: oneshot::Sender<()>,
+}
+
+impl Synced {
+    /// Opens `gate` and completes the receiver.
+    pub fn new(gate: Gate) -> (Self, oneshot::Receiver<()>) {
+        let (waiting, told) = oneshot::channel();
+        (Self { gate, waiting }, told)
+    }
+
+    /// It has come.
+    pub fn tell(self) {
+        self.gate.open();
+        // Nobody waits only while the process ends.
+        let _ = self.waiting.send(());
+    }
 }
 
 /// How far the connection is. What is under way is held here, so that nothing is lost when something else happens first.
@@ -62,17 +83,16 @@ enum Event {
 }
 
 impl Client {
-    /// Not connected yet. `synced` opens at the first sync.
-    pub fn new(options: Options, publisher: Publisher, metrics: metrics::Xds, synced: Gate) -> Self {
+    /// Not connected yet. `synced` is told of the first sync.
+    pub fn new(options: Options, publisher: Publisher, metrics: metrics::Xds, synced: Synced) -> Self {
         let delta = Delta::new(Instant::now(), options.node.node());
         Self { options, publisher, metrics, synced: Some(synced), delta, link: Link::Idle, id: 0 }
     }
 
-    /// Until the drain is forced: while connections end, policies still change.
-    pub async fn run(mut self, drain: Drain) {
+    /// For ever: even while the last connections end, policies still change.
+    pub async fn run(mut self) {
         loop {
             let actions = tokio::select! {
-                () = drain.forced() => return,
                 event = self.link.next() => self.take(event),
                 () = until(self.delta.next_deadline()) => self.delta.handle_timeout(Instant::now()),
             };
@@ -166,8 +186,8 @@ impl Client {
                 }
                 Action::Synced => {
                     tracing::info!("first sync with the control plane complete");
-                    if let Some(gate) = self.synced.take() {
-                        gate.open();
+                    if let Some(synced) = self.synced.take() {
+                        synced.tell();
                     }
                 }
             }

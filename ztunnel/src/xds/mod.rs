@@ -10,7 +10,7 @@ mod files;
 mod node;
 mod publish;
 
-pub use client::{Client, Options};
+pub use client::{Client, Options, Synced};
 pub use delta::{Action, Delta, Ended, Kind, Receipt, Rejected, Update};
 pub use files::{LocalConfig, LocalError};
 pub use node::NodeOptions;
