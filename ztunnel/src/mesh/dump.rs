@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::policy::Policy;
-use super::ports::PortMap;
 use super::refused::{PolicyEntry, RefusedPolicy};
 use super::service::Service;
 use super::snapshot::{Endpoint, Snapshot};
 use super::text::Text;
-use super::workload::{Health, Workload};
+use super::workload::{Health, PortMap, Workload};
 
 /// A snapshot as `config_dump` shows it: the lists in the order of uid, host name and policy name.
 #[derive(Debug, Serialize)]
