@@ -68,7 +68,7 @@ impl Reading {
             match parse(&document) {
                 Ok(Value::Null) => {}
                 Ok(value) => reading.take(value, document.line, role),
-                Err(reason) => reading.broken.push(Broken { line: document.line, reason }),
+                Err(broken) => reading.broken.push(broken),
             }
         }
         reading
@@ -136,6 +136,9 @@ fn identify(kind: Kind, value: &mut Value) -> Result<Key, String> {
 }
 
 struct Document<'a> {
+    /// Lines of the file before it.
+    above: usize,
+    /// The line of the file with its first word.
     line: usize,
     text: &'a str,
 }
@@ -144,21 +147,24 @@ struct Document<'a> {
 /// cannot hide the next.
 fn documents(text: &str) -> Vec<Document<'_>> {
     let mut found = Vec::new();
-    let (mut start, mut first, mut offset) = (0, 1, 0);
-    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        if is_marker(line, "---") && offset > start {
-            found.push(Document { line: first, text: &text[start..offset] });
-            (start, first) = (offset, number);
+    let (mut start, mut above, mut offset) = (0, 0, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if is_marker(line, "---") {
+            found.push((above, &text[start..offset]));
+            (start, above) = (offset, number);
         }
         offset += line.len();
         if is_marker(line, "...") {
-            found.push(Document { line: first, text: &text[start..offset] });
-            (start, first) = (offset, number + 1);
+            found.push((above, &text[start..offset]));
+            (start, above) = (offset, number + 1);
         }
     }
-    found.push(Document { line: first, text: &text[start..] });
-    found.retain(|document| document.text.lines().any(says_something));
-    found
+    found.push((above, &text[start..]));
+    let with_words = found.into_iter().filter_map(|(above, text)| {
+        let first = text.lines().position(says_something)?;
+        Some(Document { above, line: above + first + 1, text })
+    });
+    with_words.collect()
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
@@ -171,7 +177,7 @@ fn says_something(line: &str) -> bool {
 }
 
 /// Aliases are allowed, for people use them; what they unfold to is bounded, as is everything else a few bytes could blow up.
-fn parse(document: &Document<'_>) -> Result<Value, String> {
+fn parse(document: &Document<'_>) -> Result<Value, Broken> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: 2_000_000,
@@ -186,7 +192,13 @@ fn parse(document: &Document<'_>) -> Result<Value, String> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(document.text, options).map_err(|error| {
-        error.render_with_options(serde_saphyr::render_options! { line_offset: document.line as u64 - 1 })
+    serde_saphyr::from_str_with_options(document.text, options).map_err(|error| Broken {
+        line: error
+            .location()
+            .map_or(document.line, |at| document.above + usize::try_from(at.line()).unwrap_or_default()),
+        reason: error.render_with_options(serde_saphyr::render_options! { line_offset: document.above as u64 }),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ fn faults_of<'a>(path: &'a Path, file: &'a File) -> impl Iterator<Item = Fault> 
         .map(move |(line, key)| fault(*line, Some(key), "", "is in this file already; remove one of the two", true));
     broken.chain(entries).chain(repeated)
 }
+
+#[cfg(test)]
+mod tests;

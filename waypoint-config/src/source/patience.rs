@@ -88,3 +88,39 @@ impl Writing {
 
 /// How long an object must be missing before it is taken to be deleted.
 pub(super) const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outside(size: u64) -> Outside {
+        Some(Fingerprint { identity: (1, 1), size, modified: 0, changed: 0 })
+    }
+
+    #[test]
+    fn a_file_must_stand_still_and_every_change_starts_anew() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        let (path, needed) = (Path::new("a"), Duration::from_millis(300));
+        let after = |ms| start + Duration::from_millis(ms);
+        assert!(!patience.is_over(after(0), path, outside(1), needed));
+        assert!(!patience.is_over(after(299), path, outside(1), needed));
+        assert!(!patience.is_over(after(300), path, outside(2), needed), "it grew meanwhile");
+        assert_eq!(patience.next_deadline(), Some(after(600)));
+        assert!(patience.is_over(after(600), path, outside(2), needed));
+        assert_eq!(patience.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_vanished_file_that_comes_back_was_never_gone() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        assert!(!patience.is_over(start, Path::new("a"), None, SECOND_LOOK));
+        patience.forget(Path::new("a"));
+        assert!(!patience.is_over(start + SECOND_LOOK, Path::new("a"), None, SECOND_LOOK));
+    }
+
+    #[test]
+    fn a_finished_file_is_believed_at_once() {
+        let mut patience = Patience::default();
+        assert!(patience.is_over(Instant::now(), Path::new("a"), outside(1), Writing::Finished.settling()));
+    }
+}

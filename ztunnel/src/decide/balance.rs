@@ -127,7 +127,7 @@ impl Wanted<'_> {
             let is_tunnelled = self.purpose == Purpose::Waypoint && tunnel.is_some_and(|tunnel| tunnel.port.is_some());
             is_tunnelled.then_some(self.port)
         };
-        endpoint.ports.target(self.port).or(of_service.filter(|&port| port != 0)).or_else(fallback)
+        endpoint.ports.target(self.port).or_else(|| of_service.filter(|&port| port != 0)).or_else(fallback)
     }
 
     /// How near an endpoint is by the service's preferences; none if it is not near enough.

@@ -9,15 +9,19 @@
 
 mod authz;
 mod balance;
+mod expected;
 mod inbound;
 mod matcher;
 mod route;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod waypoint;
 
 pub use authz::{Admitted, Denied, DenyReason, DryRun, Inquiry, authz};
+pub use expected::Expected;
 pub use inbound::{
     Delivery, DialFrom, Inbound, InboundError, InboundRequest, ProxyHeader, Requested, inbound, inbound_plaintext,
 };
-pub use route::{Expected, Hbone, Lookup, Query, Route, RouteError, Via, route};
+pub use route::{Hbone, Lookup, Query, Route, RouteError, Via, route};
 pub use traffic::{Baggage, Described, Party, Security, ServiceRef, Traffic};

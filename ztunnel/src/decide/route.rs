@@ -8,8 +8,6 @@
 //!
 //! All addresses are looked up in the network of the client's own record.
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,10 +17,11 @@ use rand::Rng;
 use thiserror::Error;
 
 use super::balance::{self, Chosen, Purpose, Wanted};
+use super::expected::Expected;
 use super::traffic::{Party, Security, ServiceRef, Traffic};
 use super::waypoint;
 use crate::mesh::{
-    HBONE_PORT, Kind, Mode, PodName, Protocol, Service, ServiceKey, Snapshot, Text, Workload, canonical,
+    GatewayAddress, HBONE_PORT, Kind, Mode, PodName, Protocol, Service, ServiceKey, Snapshot, Text, Workload, canonical,
 };
 
 /// An outbound connection to be routed.
@@ -90,13 +89,6 @@ pub enum Via {
     Workload,
     /// That of a waypoint: of the service that was asked for, or of the workload.
     Waypoint,
-}
-
-/// The identities of which a peer must show one.
-#[derive(Debug, Clone)]
-pub struct Expected {
-    workload: Identity,
-    service: Option<Arc<Service>>,
 }
 
 /// A fact that a decision lacks.
@@ -195,6 +187,13 @@ pub(super) fn is_own_port(number: u16) -> bool {
     [port::OUTBOUND, port::INBOUND_PLAINTEXT, port::INBOUND_HBONE].contains(&number)
 }
 
+/// One leg over HBONE.
+struct Leg {
+    hop: SocketAddr,
+    authority: SocketAddr,
+    via: Via,
+}
+
 /// One connection being routed.
 struct Router<'a> {
     snapshot: &'a Snapshot,
@@ -202,7 +201,7 @@ struct Router<'a> {
     target: SocketAddr,
 }
 
-impl<'a> Router<'a> {
+impl Router<'_> {
     fn route(&self, rng: &mut impl Rng) -> Route {
         let service = self.snapshot.service_at(&self.own.network, self.target.ip(), Some(&self.own.namespace));
         match service {
@@ -228,10 +227,7 @@ impl<'a> Router<'a> {
             purpose: Purpose::Service,
         };
         match balance::choose(self.snapshot.endpoints(service.key()), &wanted, rng) {
-            Ok(Chosen { endpoint, hop }) => {
-                let hbone = SocketAddr::new(hop.ip(), HBONE_PORT);
-                self.to_workload(&endpoint.workload, hop, hbone, Some(service))
-            }
+            Ok(Chosen { endpoint, hop }) => self.to_workload(&endpoint.workload, hop, Some(service)),
             Err(error) => self.reject(error, None, Some(service)),
         }
     }
@@ -247,8 +243,7 @@ impl<'a> Router<'a> {
         {
             return self.through(gateway, None, rng);
         }
-        let hbone = SocketAddr::new(self.target.ip(), HBONE_PORT);
-        self.to_workload(workload, self.target, hbone, service)
+        self.to_workload(workload, self.target, service)
     }
 
     /// To an address at which discovery knows no workload.
@@ -262,15 +257,12 @@ impl<'a> Router<'a> {
         Route::Passthrough { hop: self.target, traffic: self.traffic(None, service, Security::Unknown) }
     }
 
-    fn to_workload(
-        &self,
-        workload: &Arc<Workload>,
-        app: SocketAddr,
-        hbone: SocketAddr,
-        service: Option<&Arc<Service>>,
-    ) -> Route {
+    fn to_workload(&self, workload: &Arc<Workload>, app: SocketAddr, service: Option<&Arc<Service>>) -> Route {
         match workload.protocol {
-            Protocol::Hbone => self.over_hbone(workload, hbone, app, Via::Workload, service),
+            Protocol::Hbone => {
+                let hop = SocketAddr::new(app.ip(), HBONE_PORT);
+                self.over_hbone(workload, Leg { hop, authority: app, via: Via::Workload }, service, service)
+            }
             Protocol::Tcp => match self.plaintext_forbidden(app) {
                 Some(error) => self.reject(error, Some(workload), service),
                 None => Route::Direct { hop: app, traffic: self.traffic(Some(workload), service, Security::Unknown) },
@@ -278,19 +270,11 @@ impl<'a> Router<'a> {
         }
     }
 
-    fn through(
-        &self,
-        gateway: &crate::mesh::GatewayAddress,
-        service: Option<&Arc<Service>>,
-        rng: &mut impl Rng,
-    ) -> Route {
+    fn through(&self, gateway: &GatewayAddress, service: Option<&Arc<Service>>, rng: &mut impl Rng) -> Route {
         match waypoint::resolve(self.snapshot, gateway, self.own, self.target.ip(), rng) {
             Ok(found) => {
-                let mut route = self.over_hbone(found.workload, found.hop, self.target, Via::Waypoint, service);
-                if let Route::Hbone(hbone) = &mut route {
-                    hbone.expected.service = with_identities(found.service);
-                }
-                route
+                let leg = Leg { hop: found.hop, authority: self.target, via: Via::Waypoint };
+                self.over_hbone(found.workload, leg, found.service, service)
             }
             Err(error) => self.reject(error, None, service),
         }
@@ -299,9 +283,8 @@ impl<'a> Router<'a> {
     fn over_hbone(
         &self,
         workload: &Arc<Workload>,
-        hop: SocketAddr,
-        authority: SocketAddr,
-        via: Via,
+        leg: Leg,
+        expected_of: Option<&Arc<Service>>,
         service: Option<&Arc<Service>>,
     ) -> Route {
         let no_identity = |of: &Workload| RouteError::NoIdentity(of.uid.clone());
@@ -313,10 +296,10 @@ impl<'a> Router<'a> {
         };
         Route::Hbone(Hbone {
             identity,
-            hop,
-            authority,
-            expected: Expected { workload: peer, service: with_identities(service) },
-            via,
+            hop: leg.hop,
+            authority: leg.authority,
+            expected: Expected::new(peer, expected_of),
+            via: leg.via,
             source: Arc::clone(self.own),
             traffic: self.traffic(Some(workload), service, Security::MutualTls),
         })
@@ -347,50 +330,5 @@ impl<'a> Router<'a> {
             service: service.map(|service| ServiceRef(Arc::clone(service))),
             security,
         }
-    }
-}
-
-fn with_identities(service: Option<&Arc<Service>>) -> Option<Arc<Service>> {
-    service.filter(|service| !service.identities().is_empty()).cloned()
-}
-
-impl Expected {
-    /// Whether a peer with that identity is the right one.
-    pub fn accepts(&self, identity: &Identity) -> bool {
-        self.iter().any(|expected| expected == identity)
-    }
-
-    /// The identities, that of the workload first.
-    pub fn iter(&self) -> impl Iterator<Item = &Identity> {
-        std::iter::once(&self.workload).chain(self.of_service())
-    }
-
-    fn of_service(&self) -> &[Identity] {
-        self.service.as_ref().map_or(&[], |service| service.identities())
-    }
-}
-
-impl PartialEq for Expected {
-    fn eq(&self, other: &Self) -> bool {
-        self.workload == other.workload && self.of_service() == other.of_service()
-    }
-}
-
-impl Eq for Expected {}
-
-impl Hash for Expected {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.workload.hash(state);
-        self.of_service().hash(state);
-    }
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, identity) in self.iter().enumerate() {
-            let separator = if place == 0 { "" } else { ", " };
-            write!(f, "{separator}{identity}")?;
-        }
-        Ok(())
     }
 }

@@ -73,6 +73,19 @@ impl Change {
         }
     }
 
+    /// A resource that did not even hold a message of its type, for a reason the sender of changes found out.
+    pub fn refused(kind: Kind, name: &str, reason: &str) -> Self {
+        match kind {
+            Kind::Addresses => {
+                Self::RefusedAddress(RefusedAddress { name: name.into(), addresses: Vec::new(), reason: reason.into() })
+            }
+            Kind::Policies => {
+                let error = PolicyError::Bytes(reason.to_owned());
+                Self::RefusedPolicy(RefusedPolicy::undecodable(name, &error))
+            }
+        }
+    }
+
     fn from_address(name: &str, message: workload::Address) -> Self {
         use workload::address::Type;
         match message.r#type {
@@ -84,11 +97,7 @@ impl Change {
                 Ok(service) => Self::Service(Box::new(service)),
                 Err(error) => Self::RefusedAddress(RefusedAddress::service(name, &message, explain(&error))),
             },
-            None => Self::RefusedAddress(RefusedAddress {
-                name: name.into(),
-                addresses: Vec::new(),
-                reason: NEITHER.into(),
-            }),
+            None => Self::refused(Kind::Addresses, name, NEITHER),
         }
     }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::policy::Policy;
+use super::ports::PortMap;
 use super::refused::{PolicyEntry, RefusedPolicy};
 use super::service::Service;
 use super::snapshot::{Endpoint, Snapshot};
 use super::text::Text;
-use super::workload::{Health, PortMap, Workload};
+use super::workload::{Health, Workload};
 
 /// A snapshot as `config_dump` shows it: the lists in the order of uid, host name and policy name.
 #[derive(Debug, Serialize)]

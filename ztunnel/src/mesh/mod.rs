@@ -10,11 +10,16 @@ mod change;
 mod dump;
 mod index;
 mod policy;
+mod ports;
 mod refused;
+#[cfg(test)]
+pub(crate) mod sample;
 mod service;
 mod snapshot;
 mod static_config;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 mod unknown;
 mod workload;
@@ -25,6 +30,7 @@ pub use address::{
 pub use change::{Change, Kind};
 pub use dump::Dump;
 pub use policy::{Action, Clause, Match, Policy, PolicyError, Rule, Scope as PolicyScope, ServiceAccount, StringMatch};
+pub use ports::PortMap;
 pub use refused::{Effect, PolicyEntry, Reach, RefusedAddress, RefusedPolicy};
 pub use service::{
     HealthPolicy, IpFamilies, LoadBalancer, Mode, Scope, Service, ServiceError, StaticEndpoint, Visibility,
@@ -35,6 +41,6 @@ pub use static_config::{StaticConfig, StaticError};
 pub use store::{Applied, Changed, Rejected, Store};
 pub use text::Text;
 pub use workload::{
-    ApplicationTunnel, Health, Locality, NetworkMode, PodName, PortMap, Protocol, TunnelProtocol, Workload,
-    WorkloadError, WorkloadType,
+    ApplicationTunnel, Health, Locality, NetworkMode, PodName, Protocol, TunnelProtocol, Workload, WorkloadError,
+    WorkloadType,
 };

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::address::{self, AddressError, GatewayAddress, NetworkAddress, NetworkCidr, ServiceKey};
+use super::ports::PortMap;
 use super::text::{Text, is_default};
 use super::workload::Health;
 
@@ -68,7 +69,7 @@ pub struct StaticEndpoint {
     /// Which workload.
     pub workload_uid: Text,
     /// Service port to target port.
-    pub port: super::workload::PortMap,
+    pub port: PortMap,
     /// Whether it should get traffic.
     #[serde(default)]
     pub status: Health,

@@ -16,10 +16,11 @@ use rpds::HashTrieMapSync;
 use super::address::ServiceKey;
 use super::change::Kind;
 use super::index::{Index, Several};
+use super::ports::PortMap;
 use super::refused::{PolicyEntry, RefusedAddress};
 use super::service::Service;
 use super::text::Text;
-use super::workload::{PodName, PortMap, Workload};
+use super::workload::{PodName, Workload};
 
 /// What the node knows of the mesh at one moment. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -225,4 +226,22 @@ fn best<'a>(services: &'a [Arc<Service>], client: Option<&str>) -> Option<&'a Ar
     let visible = services.iter().filter(|service| service.is_visible_to(client));
     // `max_by_key` takes the last of equals, so the order is turned round to keep the first.
     visible.rev().max_by_key(|service| (client.is_some_and(|client| service.namespace == client), service.canonical))
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// Whether every table is empty, the inner ones too.
+    pub(super) fn has_no_tables(&self) -> bool {
+        self.workloads.is_empty()
+            && self.local.is_empty()
+            && self.services.is_empty()
+            && self.endpoints.is_empty()
+            && self.networks.is_empty()
+            && self.services_by_hostname.is_empty()
+            && self.workloads_by_hostname.is_empty()
+            && self.refused_addresses.is_empty()
+            && self.policies.by_name.is_empty()
+            && self.policies.global.is_empty()
+            && self.policies.by_namespace.is_empty()
+    }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use mesh_proto::spiffe::{Identity, IdentityError};
 use mesh_proto::workload as proto;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 use super::address::{self, AddressError, GatewayAddress, ServiceKey};
+use super::ports::PortMap;
 use super::text::{Text, is_default};
 
 /// One endpoint of the mesh.
@@ -180,11 +180,6 @@ pub struct Locality {
     pub subzone: Text,
 }
 
-/// Service port to target port, shared by the record of a workload and its place among the endpoints of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "BTreeMap<u16, u16>", into = "BTreeMap<u16, u16>")]
-pub struct PortMap(Arc<[(u16, u16)]>);
-
 /// How the node agent names a pod: what a workload record must match to be that pod's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodName {
@@ -270,36 +265,6 @@ impl WorkloadType {
             Self::Pod => "pod",
             Self::Job => "job",
         }
-    }
-}
-
-impl PortMap {
-    /// The target port for a service port; none where discovery left it to the service.
-    pub fn target(&self, service_port: u16) -> Option<u16> {
-        self.iter().find(|&(service, target)| service == service_port && target != 0).map(|(_, target)| target)
-    }
-
-    /// All pairs of service and target port, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
-        self.0.iter().copied()
-    }
-}
-
-impl Default for PortMap {
-    fn default() -> Self {
-        Self(Arc::from([]))
-    }
-}
-
-impl From<BTreeMap<u16, u16>> for PortMap {
-    fn from(ports: BTreeMap<u16, u16>) -> Self {
-        Self(ports.into_iter().collect())
-    }
-}
-
-impl From<PortMap> for BTreeMap<u16, u16> {
-    fn from(ports: PortMap) -> Self {
-        ports.iter().collect()
     }
 }
 

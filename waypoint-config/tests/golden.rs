@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! YAML a person would write against the resources node proxies get, as text. A case is `golden/<name>.yaml` beside `golden/<name>.txt`; the whole way
+//! is taken, from bytes of a file to bytes of messages and back. A test that fails leaves what it got and says how to accept it.
+#![allow(clippy::unwrap_used)]
+
+use std::{fmt::Write, fs, net::IpAddr, path::PathBuf};
+
+use mesh_proto::{
+    discovery::unpack,
+    security::{self, Authorization, Match, StringMatch, string_match::MatchType},
+    workload::{Address, Port, Service, Workload, address},
+};
+use waypoint_config::{
+    ambient::{Resources, Type},
+    line::Line,
+    source::{Ledger, Reading, Role},
+    view::Mesh,
+};
+
+#[test]
+fn pods() {
+    check("pods");
+}
+
+#[test]
+fn services() {
+    check("services");
+}
+
+#[test]
+fn slices() {
+    check("slices");
+}
+
+#[test]
+fn authorization() {
+    check("authorization");
+}
+
+#[test]
+fn peers() {
+    check("peers");
+}
+
+fn check(name: &str) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let reading = Reading::of(&fs::read(folder.join(name).with_extension("yaml")).unwrap(), Role::Objects);
+    let mut ledger = Ledger::default();
+    let changes = ledger.update([(name.into(), Role::Objects, Some(reading))]);
+    let faults: Vec<_> = ledger.faults().iter().map(ToString::to_string).collect();
+    assert_eq!(faults, [""; 0]);
+    let mut line = Line::new(Mesh::default());
+    line.apply(changes);
+    let found = text(line.resources());
+    let golden = folder.join(name).with_extension("txt");
+    let expected = fs::read_to_string(&golden).unwrap_or_default();
+    if found != expected {
+        let draft = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("txt");
+        fs::write(&draft, &found).unwrap();
+        let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+        panic!(
+            "{name} differs from line {} on; look at it and accept it with\n  cp {} {}",
+            differs.map_or_else(|| found.lines().count().min(expected.lines().count()) + 1, |line| line + 1),
+            draft.display(),
+            golden.display()
+        );
+    }
+}
+
+fn text(resources: &Resources) -> String {
+    let mut out = String::new();
+    for resource in resources.all(Type::Address) {
+        match unpack::<Address>(&resource.body).unwrap().r#type.unwrap() {
+            address::Type::Workload(workload) => {
+                assert_eq!(workload.uid, *resource.name);
+                show_workload(&mut out, workload);
+            }
+            address::Type::Service(service) => show_service(&mut out, &resource.name, service),
+        }
+        let aliases: Vec<_> = resource.aliases.iter().map(|alias| &**alias).collect();
+        writeln!(out, "  aliases: {}", aliases.join(" ")).unwrap();
+    }
+    for resource in resources.all(Type::Authorization) {
+        show_policy(&mut out, &resource.name, unpack(&resource.body).unwrap());
+    }
+    for (policy, notice) in resources.notices() {
+        writeln!(out, "notice {policy}: {notice}").unwrap();
+    }
+    out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn show_workload(out: &mut String, workload: Workload) {
+    writeln!(out, "workload {}", workload.uid).unwrap();
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            writeln!(out, "  {name}: {value}").unwrap();
+        }
+    };
+    line("addresses", workload.addresses.iter().map(|bytes| ip(bytes).to_string()).collect::<Vec<_>>().join(" "));
+    line("network", workload.network.clone());
+    let native = if workload.native_tunnel { " (native)" } else { "" };
+    line("tunnel", format!("{:?}{native}", workload.tunnel_protocol()));
+    line("status", format!("{:?}", workload.status()));
+    line("network mode", format!("{:?}", workload.network_mode()));
+    line("account", format!("{} {}/{}", workload.trust_domain, workload.namespace, workload.service_account));
+    line("node", workload.node.clone());
+    line(
+        "locality",
+        workload.locality.as_ref().map(|at| format!("{}/{}/{}", at.region, at.zone, at.subzone)).unwrap_or_default(),
+    );
+    line("names", format!("{} {:?} {}", workload.name, workload.workload_type(), workload.workload_name));
+    line("canonical", format!("{} {}", workload.canonical_name, workload.canonical_revision));
+    for (service, list) in &workload.services {
+        line(&format!("service {service}"), ports(&list.ports));
+    }
+    line("policies", workload.authorization_policies.join(" "));
+}
+
+fn show_service(out: &mut String, name: &str, service: Service) {
+    writeln!(out, "service {name}").unwrap();
+    let addresses: Vec<_> = service.addresses.iter().map(|at| format!("{}/{}", at.network, ip(&at.address))).collect();
+    writeln!(out, "  addresses: {}", addresses.join(" ")).unwrap();
+    writeln!(out, "  families: {:?}, canonical: {}", service.ip_families(), service.canonical).unwrap();
+    for port in &service.ports {
+        writeln!(out, "  port {} -> {} {:?}", port.service_port, port.target_port, port.app_protocol()).unwrap();
+    }
+    if let Some(balancing) = &service.load_balancing {
+        let preference: Vec<_> = balancing.routing_preference().collect();
+        writeln!(out, "  load balancing: {:?} {preference:?} {:?}", balancing.mode(), balancing.health_policy())
+            .unwrap();
+    }
+}
+
+fn show_policy(out: &mut String, name: &str, policy: Authorization) {
+    writeln!(out, "policy {name}: {:?} {:?}", policy.scope(), policy.action()).unwrap();
+    for rule in &policy.rules {
+        writeln!(out, "  rule").unwrap();
+        for clause in &rule.clauses {
+            let matches: Vec<_> = clause.matches.iter().map(show_match).collect();
+            writeln!(out, "    {}", matches.join(" or ")).unwrap();
+        }
+    }
+}
+
+fn show_match(one: &Match) -> String {
+    let strings = |all: &[StringMatch]| all.iter().map(show_string).collect::<Vec<_>>();
+    let ranges = |all: &[security::Address]| {
+        all.iter().map(|at| format!("{}/{}", ip(&at.address), at.length)).collect::<Vec<_>>()
+    };
+    let numbers = |all: &[u32]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let accounts = |all: &[security::ServiceAccountMatch]| {
+        all.iter().map(|one| format!("{}/{}", one.namespace, one.service_account)).collect::<Vec<_>>()
+    };
+    let fields = [
+        ("namespaces", strings(&one.namespaces)),
+        ("not namespaces", strings(&one.not_namespaces)),
+        ("principals", strings(&one.principals)),
+        ("not principals", strings(&one.not_principals)),
+        ("source ips", ranges(&one.source_ips)),
+        ("not source ips", ranges(&one.not_source_ips)),
+        ("destination ips", ranges(&one.destination_ips)),
+        ("not destination ips", ranges(&one.not_destination_ips)),
+        ("ports", numbers(&one.destination_ports)),
+        ("not ports", numbers(&one.not_destination_ports)),
+        ("accounts", accounts(&one.service_accounts)),
+        ("not accounts", accounts(&one.not_service_accounts)),
+    ];
+    let set: Vec<_> = fields
+        .iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| format!("{name} [{}]", values.join(", ")))
+        .collect();
+    format!("({})", set.join(" and "))
+}
+
+fn show_string(one: &StringMatch) -> String {
+    match one.match_type.as_ref().unwrap() {
+        MatchType::Exact(text) => format!("={text}"),
+        MatchType::Prefix(text) => format!("{text}.."),
+        MatchType::Suffix(text) => format!("..{text}"),
+        MatchType::Presence(()) => "any".to_owned(),
+    }
+}
+
+fn ports(ports: &[Port]) -> String {
+    ports.iter().map(|port| format!("{}->{}", port.service_port, port.target_port)).collect::<Vec<_>>().join(" ")
+}
+
+fn ip(bytes: &[u8]) -> IpAddr {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).unwrap().into(),
+        _ => <[u8; 16]>::try_from(bytes).unwrap().into(),
+    }
+}
