@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node agent, bottom to top.
 
+pub mod cni;
 pub mod enrol;
 
 pub mod rules;

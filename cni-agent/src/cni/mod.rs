@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The container network interface as the plugin speaks it: parameters, configuration, results, errors, and what plugin and agent say to each other.
+//!
+//! Pure. Used by the `lateen-cni` program, and by `plugin` for the agent's end of the conversation. It follows the CNI
+//! specification, versions 0.1.0 to 1.1.0, and Istio's plugin where that is visible from outside (cni-agent.md §1.8 to §1.10).
+
+pub mod question;

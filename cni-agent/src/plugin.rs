@@ -1,2 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-//! The agent's side of the CNI plugin's socket.
