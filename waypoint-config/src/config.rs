@@ -10,6 +10,8 @@ use mesh_common::telemetry::Format;
 use mesh_proto::contract::{default, grpc};
 use thiserror::Error;
 
+use crate::source::files;
+
 /// The control plane of a Lateen mesh: discovery and certificates for node proxies.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "waypoint-config", version, max_term_width = 120)]
@@ -107,6 +109,16 @@ impl Config {
     #[must_use]
     pub fn status_directory(&self) -> PathBuf {
         self.status_dir.clone().unwrap_or_else(|| self.directory().join("status"))
+    }
+
+    /// What of the directory is the source.
+    #[must_use]
+    pub fn source_options(&self) -> files::Options {
+        files::Options {
+            status: Some(self.status_directory()),
+            ignored: vec![self.key_set()],
+            ..files::Options::new(self.directory())
+        }
     }
 
     /// The key set's file.

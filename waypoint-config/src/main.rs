@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use mesh_common::lifecycle::{Shutdown, Tasks};
 use mesh_common::telemetry;
+use tracing::error;
 use waypoint_config::app::App;
 use waypoint_config::config::Config;
+use waypoint_config::source::files::Directory;
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -33,7 +35,13 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let tasks = Tasks::new();
         let shutdown = Shutdown::listen(&tasks).context("signals")?;
-        let (_said, batches) = tokio::sync::mpsc::channel(1);
+        let source = Directory::open(config.source_options()).context("--source")?;
+        let (said, batches) = tokio::sync::mpsc::channel(1);
+        tasks.spawn_background("source", async move {
+            if let Err(error) = source.run(said).await {
+                error!("{error}");
+            }
+        });
         let app = App::start(config, batches, telemetry.clone(), tasks, shutdown).await?;
         app.run().await;
         Ok(())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A directory of YAML as a source: the API server of a machine without Kubernetes. `main` starts [`run`]; `line` takes what it sends.
+//! A directory of YAML as a source: the API server of a machine without Kubernetes. `main` starts [`Directory::run`]; `line` takes what it sends.
 //!
 //! **What is read.** Every `*.yaml`, `*.yml` and `*.json` below the directory, symbolic links followed, names that begin with `.` left out. A file holds any
 //! number of documents; other kinds than ours are passed over. Below `status/` (or where [`Options::status`] says) lie observations: what programs
@@ -49,6 +49,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// Where observations are; `status` in the directory by default.
     pub status: Option<PathBuf>,
+    /// Files in the directory that are for somebody else, as the key set of the callers.
+    pub ignored: Vec<PathBuf>,
     /// How often to look even if nothing was noticed.
     pub rescan: Duration,
 }
@@ -56,7 +58,7 @@ pub struct Options {
 impl Options {
     /// A directory with its own `status` folder.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), status: None, rescan: Duration::from_secs(2) }
+        Self { directory: directory.into(), status: None, ignored: Vec::new(), rescan: Duration::from_secs(2) }
     }
 }
 
@@ -76,34 +78,48 @@ pub enum Error {
     Reading(#[from] JoinError),
 }
 
-/// Sends what the directory holds, then what changes, until nobody listens any more.
-pub async fn run(options: Options, out: mpsc::Sender<Batch>) -> Result<(), Error> {
-    let directory = options.directory.clone();
-    std::fs::read_dir(&directory).map_err(|source| Error::Directory { directory, source })?;
-    let marks = Arc::new(Marks::default());
-    let mut desk = Desk::new(options);
-    // Watch first, look second: nothing falls between the two.
-    let mut watch = Watch::start(&desk, &marks);
-    loop {
-        let noticed = marks.take();
-        let (next, batch) = spawn_blocking(move || {
-            let batch = desk.round(Instant::now(), noticed);
-            (desk, batch)
-        })
-        .await?;
-        desk = next;
-        if let Some(batch) = batch
-            && out.send(batch).await.is_err()
-        {
-            return Ok(());
+/// A directory that is there.
+#[derive(Debug)]
+pub struct Directory {
+    desk: Desk,
+}
+
+impl Directory {
+    /// Makes sure that there is one, so that a wrong path ends the program at its start and not in its log.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        match std::fs::read_dir(&options.directory) {
+            Ok(_) => Ok(Self { desk: Desk::new(options) }),
+            Err(source) => Err(Error::Directory { directory: options.directory, source }),
         }
-        watch.renew(&desk, &marks);
-        tokio::select! {
-            _ = timeout_at(desk.next_look().into(), marks.noticed.notified()) => {}
-            () = out.closed() => return Ok(()),
+    }
+
+    /// Sends what the directory holds, then what changes, until nobody listens any more.
+    pub async fn run(self, out: mpsc::Sender<Batch>) -> Result<(), Error> {
+        let Self { mut desk } = self;
+        let marks = Arc::new(Marks::default());
+        // Watch first, look second: nothing falls between the two.
+        let mut watch = Watch::start(&desk, &marks);
+        loop {
+            let noticed = marks.take();
+            let (next, batch) = spawn_blocking(move || {
+                let batch = desk.round(Instant::now(), noticed);
+                (desk, batch)
+            })
+            .await?;
+            desk = next;
+            if let Some(batch) = batch
+                && out.send(batch).await.is_err()
+            {
+                return Ok(());
+            }
+            watch.renew(&desk, &marks);
+            tokio::select! {
+                _ = timeout_at(desk.next_look().into(), marks.noticed.notified()) => {}
+                () = out.closed() => return Ok(()),
+            }
+            // A burst of events is one look.
+            sleep(BURST).await;
         }
-        // A burst of events is one look.
-        sleep(BURST).await;
     }
 }
 
@@ -145,7 +161,8 @@ impl Desk {
     fn round(&mut self, now: Instant, noticed: BTreeMap<PathBuf, Writing>) -> Option<Batch> {
         self.last_look = now;
         self.writing.extend(noticed);
-        let listing = Listing::of(&self.options.directory, &self.status);
+        let mut listing = Listing::of(&self.options.directory, &self.status);
+        listing.files.retain(|path, _| !self.options.ignored.contains(path));
         let mut readings = Vec::new();
         for (path, (role, outside)) in &listing.files {
             if self.believed.get(path) == Some(&(*role, *outside)) {

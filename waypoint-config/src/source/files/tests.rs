@@ -31,7 +31,7 @@ impl World {
         let (out, batches) = mpsc::channel(16);
         let options = Options::new(directory.path());
         #[allow(clippy::disallowed_methods)] // A test has no lifecycle; the task ends with the runtime.
-        tokio::spawn(run(options, out));
+        tokio::spawn(Directory::open(options).unwrap().run(out));
         let mut world = Self { directory, batches, objects: BTreeMap::new(), faults: Vec::new() };
         assert!(world.next().await.synced);
         world
@@ -254,7 +254,9 @@ fn a_directory_that_is_taken_away_and_given_back_is_read_again() {
         fs::write(inner.join("a.yaml"), namespace("a")).unwrap();
         let (out, batches) = mpsc::channel(16);
         #[allow(clippy::disallowed_methods)] // As above.
-        tokio::spawn(run(Options { rescan: Duration::from_millis(100), ..Options::new(&inner) }, out));
+        tokio::spawn(
+            Directory::open(Options { rescan: Duration::from_millis(100), ..Options::new(&inner) }).unwrap().run(out),
+        );
         let mut world = World { directory: outer, batches, objects: BTreeMap::new(), faults: Vec::new() };
         world.until(|world| world.namespaces() == ["a"]).await;
         fs::rename(&inner, world.path("away")).unwrap();
@@ -267,10 +269,17 @@ fn a_directory_that_is_taken_away_and_given_back_is_read_again() {
 }
 
 #[test]
+fn files_of_somebody_else_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ignored = directory.path().join("jwks.json");
+    fs::write(&ignored, r#"{"keys": []}"#).unwrap();
+    let mut desk = Desk::new(Options { ignored: vec![ignored], ..Options::new(directory.path()) });
+    let batch = desk.round(Instant::now(), BTreeMap::new()).expect("the first look always says something");
+    assert!(batch.synced && batch.faults.is_empty(), "{:?}", batch.faults);
+}
+
+#[test]
 fn no_directory_is_an_error_that_names_it() {
-    on_disk(async {
-        let (out, _batches) = mpsc::channel(1);
-        let error = run(Options::new("/nowhere/at/all"), out).await.unwrap_err();
-        assert!(error.to_string().starts_with("/nowhere/at/all is not a directory"), "{error}");
-    });
+    let error = Directory::open(Options::new("/nowhere/at/all")).unwrap_err();
+    assert!(error.to_string().starts_with("/nowhere/at/all is not a directory"), "{error}");
 }
