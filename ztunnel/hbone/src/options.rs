@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a connection announces, grants and waits for. The defaults are the contract; tests and tuning change single fields.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Budget;
+use crate::frame::{MAX_FRAME_SIZE, MIN_FRAME_SIZE};
 
 /// Settings of one connection, shared by those of one pod. Start from [`Options::client`] or [`Options::server`].
 #[derive(Debug, Clone)]
@@ -45,6 +47,20 @@ impl Options {
         Self { max_streams: 100, max_header_bytes: 16 << 10, ..Self::server(budget) }
     }
 
+    /// Numbers HTTP/2 has no room for, brought back to the nearest it has: a tuning variable must not break the wire.
+    pub(crate) fn sound(self: Arc<Self>) -> Arc<Self> {
+        let window = |size: u32| size.min(MAX_WINDOW);
+        let sound = Self {
+            initial_window: window(self.initial_window),
+            max_window: window(self.max_window.max(self.initial_window)),
+            connection_window: window(self.connection_window.max(DEFAULT_WINDOW)),
+            max_frame_size: self.max_frame_size.clamp(MIN_FRAME_SIZE, MAX_FRAME_SIZE),
+            ..(*self).clone()
+        };
+        let numbers = |o: &Self| (o.initial_window, o.max_window, o.connection_window, o.max_frame_size);
+        if numbers(&sound) == numbers(&self) { self } else { Arc::new(sound) }
+    }
+
     /// The defaults of the side that answers them.
     pub fn server(budget: Budget) -> Self {
         Self {
@@ -63,5 +79,25 @@ impl Options {
             ping_timeout: Duration::from_secs(20),
             opening_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// What every window is before anybody says otherwise, and the least the connection's can be (RFC 9113 §6.9.2).
+pub(crate) const DEFAULT_WINDOW: u32 = 65_535;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_numbers_are_brought_into_range_and_sound_ones_shared() {
+        let defaults = Arc::new(Options::server(Budget::node(1)));
+        assert!(Arc::ptr_eq(&defaults.clone().sound(), &defaults));
+        let absurd =
+            Options { initial_window: u32::MAX, connection_window: 1, max_frame_size: 1, ..(*defaults).clone() };
+        let sound = Arc::new(absurd).sound();
+        assert_eq!((sound.initial_window, sound.max_window), (MAX_WINDOW, MAX_WINDOW));
+        assert_eq!((sound.connection_window, sound.max_frame_size), (65_535, 16_384));
     }
 }

@@ -7,7 +7,7 @@ use super::event::{Event, ResetReason, StreamId};
 use super::keepalive::DRAIN;
 use super::keepalive::KEEPALIVE;
 use super::recent::Past;
-use super::state::{Connection, DEFAULT_WINDOW, Life, Role, Table};
+use super::state::{Connection, Life, Role, Table};
 use super::streams::{Half, Wish};
 use crate::error::{ConnectionError, ErrorCode};
 use crate::flood::Kind;
@@ -322,5 +322,3 @@ impl Connection {
 const OWN_CONTROL: usize = 4;
 /// The size of a header table before SETTINGS say otherwise.
 const DEFAULT_TABLE: u32 = 4096;
-
-const _: () = assert!(DEFAULT_WINDOW < i32::MAX as u32);

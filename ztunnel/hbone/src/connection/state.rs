@@ -14,7 +14,7 @@ use crate::error::ErrorCode;
 use crate::flood::Flood;
 use crate::frame::{self, MIN_FRAME_SIZE, PREFACE, Reader, setting_id};
 use crate::header::Decoder;
-use crate::options::Options;
+use crate::options::{DEFAULT_WINDOW, Options};
 
 /// One HBONE connection without its socket: bytes in, [`super::Event`]s out, frames to send. See the crate's documentation.
 #[derive(Debug)]
@@ -141,6 +141,7 @@ impl Connection {
     }
 
     fn new(options: Arc<Options>, role: Role, now: Instant) -> Self {
+        let options = options.sound();
         Self {
             role,
             life: Life::Running,
@@ -262,6 +263,3 @@ impl Drop for Connection {
         }
     }
 }
-
-/// What every window is before anybody says otherwise (RFC 9113 §6.9.2).
-pub(super) const DEFAULT_WINDOW: u32 = 65_535;
