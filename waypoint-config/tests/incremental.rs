@@ -116,7 +116,7 @@ fn mode() -> impl Strategy<Value = &'static str> {
 fn peer() -> impl Strategy<Value = Value> {
     let time = pick(vec![json!(null), json!("2026-01-01T00:00:00Z"), json!("2026-02-01T00:00:00Z")]);
     (metadata(), time, selector(), mode(), prop::option::of(mode())).prop_map(|(metadata, time, selector, mode, port)| {
-        let ports = if selector.is_null() { json!({}) } else { port.map_or(json!({}), |mode| json!({"8080": {"mode": mode}})) };
+        let ports = if selector.is_null() { json!({}) } else { port.map_or_else(|| json!({}), |mode| json!({"8080": {"mode": mode}})) };
         json!({
             "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": with(metadata, "creationTimestamp", time),
             "spec": {"selector": selector, "mtls": {"mode": mode}, "portLevelMtls": ports},
