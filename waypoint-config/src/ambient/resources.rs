@@ -185,7 +185,11 @@ impl Resources {
             return None;
         }
         next.generation += 1;
-        next.history.insert_mut(next.generation, changed.into_iter().flatten().collect());
+        match changed.len() > LARGE_STEP {
+            // Whoever missed it may as well compare.
+            true => next.history = RedBlackTreeMapSync::default(),
+            false => next.history.insert_mut(next.generation, changed.into_iter().flatten().collect()),
+        }
         while next.history.size() > HISTORY {
             let oldest = next.history.first().map(|(generation, _)| *generation);
             oldest.map(|generation| next.history.remove_mut(&generation));
@@ -281,3 +285,9 @@ type Step = Arc<[(Type, Arc<str>)]>;
 
 /// How many generations back a subscriber may be and still be told names only.
 const HISTORY: usize = 1024;
+
+/// How many names one generation may have and still be remembered.
+const LARGE_STEP: usize = 2048;
+
+#[cfg(test)]
+mod tests;

@@ -204,8 +204,9 @@ impl Desk {
     /// The content of a new or changed file, once it can be believed.
     fn read(&mut self, now: Instant, path: &Path, role: Role, outside: Fingerprint) -> Option<(Fingerprint, Reading)> {
         let writing = self.writing.get(path).copied().unwrap_or(Writing::Unknown);
-        // At the start there is nothing to lose.
-        let settling = if self.has_told { writing.settling() } else { Duration::ZERO };
+        // At the start there is nothing to lose; and programs write in one go.
+        let is_whole = !self.has_told || role == Role::Observations && writing != Writing::Going;
+        let settling = if is_whole { Duration::ZERO } else { writing.settling() };
         if !settling.is_zero() && !self.patience.is_over(now, path, Some(outside), settling) {
             return None;
         }

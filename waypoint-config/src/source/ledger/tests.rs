@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+use proptest::prelude::*;
+
 use super::*;
 use crate::api::Kind;
 
@@ -246,4 +248,50 @@ fn an_object_moves_between_files_in_one_step_without_being_gone() {
         world.ledger.live.get(&Key::new(Kind::Pod, "demo", "a")).map(|live| live.owner.as_path()),
         Some(Path::new("y.yaml"))
     );
+}
+
+proptest! {
+    /// Three files, any edits, torn and wrong states in between: in the end, when every file is whole, what stands is what a fresh start would
+    /// read; and in between nothing goes that no whole file let go.
+    #[test]
+    fn whatever_happened_in_between_the_end_is_what_the_files_say(edits in prop::collection::vec((0..3usize, prop::collection::btree_map(0..3usize, 0..2usize, 0..3), 0..4usize), 1..20)) {
+        let mut world = World::default();
+        let mut files: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
+        for (file, objects, mistake) in edits {
+            let mut text: String = objects.iter().map(|(name, app)| object(&format!("o{name}"), &app.to_string())).collect();
+            let before: BTreeSet<Key> = world.ledger.live.keys().cloned().collect();
+            match mistake {
+                1 => text += TORN,
+                2 => text.push_str(&WRONG.replace("name: a", "name: o0")),
+                _ => {}
+            }
+            world.write(&format!("f{file}"), &text);
+            let after: BTreeSet<Key> = world.ledger.live.keys().cloned().collect();
+            match mistake {
+                0 | 3 => _ = files.insert(file, objects),
+                1 => prop_assert!(after.is_superset(&before)),
+                _ => {}
+            }
+        }
+        // Every file whole, as it was last meant.
+        let mut fresh = World::default();
+        for file in 0..3 {
+            let objects = files.remove(&file).unwrap_or_default();
+            let text: String = objects.iter().map(|(name, app)| object(&format!("o{name}"), &app.to_string())).collect();
+            world.write(&format!("f{file}"), &text);
+            fresh.write(&format!("f{file}"), &text);
+        }
+        let keys = |world: &World| world.ledger.live.keys().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(keys(&world), keys(&fresh));
+        prop_assert_eq!(world.faults().len(), fresh.faults().len());
+        for (key, live) in &world.ledger.live {
+            if world.ledger.sayings(key, Role::Objects).count() == 1 {
+                prop_assert_eq!(&live.object, &fresh.ledger.live[key].object);
+            }
+        }
+        for file in 0..3 {
+            world.delete(&format!("f{file}"));
+        }
+        prop_assert_eq!(world.ledger.live.len() + world.ledger.mentions.len() + world.ledger.shared.len() + world.ledger.files.len(), 0);
+    }
 }
