@@ -177,3 +177,93 @@ fn shares(scope: Scope, one: &Workload, other: &Workload) -> bool {
         Scope::Network => one.network == other.network,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::sample::mesh;
+
+    /// The ranks of endpoints named after what they share with the client: network, region, zone.
+    fn ranks(balancer: &str) -> Vec<(String, Option<usize>)> {
+        let all = ["nrz", "nr", "n", "rz", "r", "x", "nz", "z"];
+        let place = |same: &str| {
+            let here = |letter: char| if same.contains(letter) { "here" } else { "there" };
+            format!("network: {}, locality: {{region: {}, zone: {}}}", here('n'), here('r'), here('z'))
+        };
+        let lines: Vec<_> = all
+            .iter()
+            .map(|same| {
+                format!("- {{uid: {same}, namespace: d, workloadIps: [], services: {{d/s: {{}}}}, {}}}", place(same))
+            })
+            .collect();
+        let snapshot = mesh(&format!(
+            "workloads:\n{}\n- {{uid: client, namespace: d, workloadIps: [], {}}}\nservices: [{{name: s, namespace: d, hostname: s, vips: [], ports: {{}}, loadBalancer: {balancer}}}]",
+            lines.join("\n"),
+            place("nrz")
+        ));
+        let service = snapshot.service("d/s").unwrap();
+        let wanted = Wanted {
+            service,
+            source: snapshot.workload("client").unwrap(),
+            port: 80,
+            near: [10, 0, 0, 1].into(),
+            purpose: Purpose::Service,
+        };
+        let rank = |uid: &&str| ((*uid).to_owned(), wanted.rank(snapshot.workload(uid).unwrap()));
+        all.iter().map(rank).collect()
+    }
+
+    fn expect(balancer: &str, expected: [(&str, Option<usize>); 8]) {
+        let expected: Vec<_> = expected.iter().map(|&(uid, rank)| (uid.to_owned(), rank)).collect();
+        assert_eq!(ranks(balancer), expected, "{balancer}");
+    }
+
+    #[test]
+    fn the_own_network_first_outweighs_everything_behind_it() {
+        let [five, four, three, two, one, none] = [5, 4, 3, 2, 1, 0].map(Some);
+        expect(
+            "{mode: Failover, routingPreferences: [Network, Region, Zone]}",
+            [
+                ("nrz", five),
+                ("nr", four),
+                ("n", three),
+                ("rz", two),
+                ("r", one),
+                ("x", none),
+                ("nz", three),
+                ("z", none),
+            ],
+        );
+    }
+
+    #[test]
+    fn elsewhere_the_first_mismatch_ends_the_count() {
+        let [three, two, one, none] = [3, 2, 1, 0].map(Some);
+        expect(
+            "{mode: Failover, routingPreferences: [Region, Network, Zone]}",
+            [("nrz", three), ("nr", two), ("n", none), ("rz", one), ("r", one), ("x", none), ("nz", none), ("z", none)],
+        );
+    }
+
+    #[test]
+    fn strict_wants_every_preference() {
+        expect(
+            "{mode: Strict, routingPreferences: [Network, Region]}",
+            [
+                ("nrz", Some(3)),
+                ("nr", Some(3)),
+                ("n", None),
+                ("rz", None),
+                ("r", None),
+                ("x", None),
+                ("nz", None),
+                ("z", None),
+            ],
+        );
+    }
+
+    #[test]
+    fn without_a_mode_all_are_alike() {
+        assert!(ranks("{routingPreferences: [Region]}").iter().all(|(_, rank)| *rank == Some(0)));
+    }
+}
