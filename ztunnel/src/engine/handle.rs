@@ -97,7 +97,7 @@ impl Handle {
         if pods.open.contains_key(&pod.uid) {
             return Err(OpenError::Open(pod.uid.clone()));
         }
-        let chosen = self.choose(&mut pods);
+        let chosen = self.choose(&mut pods, netns.is_some());
         let bind = || chosen.iter().map(|_| self.bind(&at, netns.is_some())).collect::<Result<Vec<_>, _>>();
         let bound = match &netns {
             Some(netns) => netns.run(bind).and_then(|bound| bound),
@@ -155,9 +155,11 @@ impl Handle {
         }
     }
 
-    fn choose(&self, pods: &mut Pods) -> Vec<usize> {
+    /// The threads that listen for the next pod. In our own namespace no port is shared (P-04), so there it is one.
+    fn choose(&self, pods: &mut Pods, in_pod: bool) -> Vec<usize> {
         let all = self.threads.len();
-        let several = if self.options.socket.reuse_port { self.options.listeners_per_pod.get().min(all) } else { 1 };
+        let several =
+            if in_pod && self.options.socket.reuse_port { self.options.listeners_per_pod.get().min(all) } else { 1 };
         let first = pods.next_thread;
         pods.next_thread = (first + several) % all;
         (first..first + several).map(|thread| thread % all).collect()

@@ -10,7 +10,7 @@ use hbone::{Connection, ErrorCode, StreamId};
 
 use super::account::{Denied, Reporter};
 use super::failure::Failure;
-use super::flow::{Ending, Flow, Read, Socket, Wrote};
+use super::flow::{Ending, Flow, Read, Sink, Socket, Source, Wrote};
 use super::outbound::PoolKey;
 use super::poll::{Readiness, Token};
 use super::site::{Phase as SitePhase, Site};
@@ -425,8 +425,9 @@ impl Worker {
     /// A tunnel that is going away and carries nothing any more is closed.
     pub(super) fn close_if_drained(&mut self, key: Key<Tunnel>) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let carries = tunnel.has_streams();
-        if tunnel.session().is_some_and(|session| session.connection.is_drained()) && !carries {
+        let is_busy = tunnel.has_streams() || !tunnel.frames.is_empty() || !tunnel.sealed.is_empty();
+        let is_over = |session: &mut Session| session.connection.is_drained() && !session.connection.has_control();
+        if !is_busy && tunnel.session().is_some_and(is_over) {
             self.fail_tunnel(key, Failure::Drained);
         }
     }
@@ -489,9 +490,14 @@ impl Worker {
     }
 
     /// What a stream's flow makes of the end of its tunnel.
-    fn tunnel_lost(&mut self, flow: Key<Flow>, failure: &Failure) {
-        if !failure.is_retryable() || !self.try_again(flow) {
-            self.end_flow(flow, Ending::Failed(failure.clone()));
+    fn tunnel_lost(&mut self, key: Key<Flow>, failure: &Failure) {
+        let Some(flow) = self.flows.get(key) else { return };
+        if flow.to_app.source == Source::Ended && flow.to_far.sink == Sink::Finished {
+            // Everything went through; all that is left is between us and the application.
+            return self.queue_flow(key);
+        }
+        if !failure.is_retryable() || !self.try_again(key) {
+            self.end_flow(key, Ending::Failed(failure.clone()));
         }
     }
 

@@ -50,4 +50,6 @@ impl From<rustls::Error> for TlsError {
 }
 
 #[cfg(test)]
+pub(crate) mod test_ca;
+#[cfg(test)]
 mod tests;

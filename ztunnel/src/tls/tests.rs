@@ -1,43 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sessions between credentials of one test CA, entirely in memory.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use super::record::Opened;
+use super::test_ca::{ca, credential, issue};
 use super::*;
 use crate::net::Buffer;
-
-struct Ca {
-    certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-fn ca() -> Ca {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let certificate = params.self_signed(&key).unwrap().der().clone();
-    Ca { certificate, issuer: Issuer::new(params, key) }
-}
-
-fn issue(ca: &Ca, names: &[&str]) -> (PrivateKeyDer<'static>, Vec<CertificateDer<'static>>) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = names.iter().map(|name| SanType::URI((*name).try_into().unwrap())).collect();
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    let certificate = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
-    (PrivateKeyDer::try_from(key.serialize_der()).unwrap(), vec![certificate])
-}
-
-fn credential(ca: &Ca, name: &str) -> Credential {
-    let (key, chain) = issue(ca, &[name]);
-    Credential::new(Material { identity: name.parse().unwrap(), key, chain, roots: vec![ca.certificate.clone()] })
-        .unwrap()
-}
 
 fn pair(
     client: &Credential,
