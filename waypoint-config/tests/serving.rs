@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control plane as its clients see it: real TLS, real tokens, the generated gRPC clients.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
