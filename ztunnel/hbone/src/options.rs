@@ -12,7 +12,7 @@ use crate::frame::{MAX_FRAME_SIZE, MIN_FRAME_SIZE};
 pub struct Options {
     /// The pod's budget, charged for bytes held for slow readers and for windows grown beyond `initial_window`.
     pub budget: Budget,
-    /// Window a stream opens with, announced as SETTINGS_INITIAL_WINDOW_SIZE.
+    /// Window a stream opens with, announced as SETTINGS_INITIAL_WINDOW_SIZE. At least 65,535.
     pub initial_window: u32,
     /// What a stream's window may grow to.
     pub max_window: u32,
@@ -51,8 +51,9 @@ impl Options {
     pub(crate) fn sound(self: Arc<Self>) -> Arc<Self> {
         let window = |size: u32| size.min(MAX_WINDOW);
         let sound = Self {
-            initial_window: window(self.initial_window),
-            max_window: window(self.max_window.max(self.initial_window)),
+            // Until it has read our SETTINGS a peer counts on the default, so a smaller window would be overdrawn in good faith.
+            initial_window: window(self.initial_window.max(DEFAULT_WINDOW)),
+            max_window: window(self.max_window.max(self.initial_window).max(DEFAULT_WINDOW)),
             connection_window: window(self.connection_window.max(DEFAULT_WINDOW)),
             max_frame_size: self.max_frame_size.clamp(MIN_FRAME_SIZE, MAX_FRAME_SIZE),
             ..(*self).clone()
@@ -98,6 +99,8 @@ mod tests {
             Options { initial_window: u32::MAX, connection_window: 1, max_frame_size: 1, ..(*defaults).clone() };
         let sound = Arc::new(absurd).sound();
         assert_eq!((sound.initial_window, sound.max_window), (MAX_WINDOW, MAX_WINDOW));
+        let tiny = Arc::new(Options { initial_window: 0, max_window: 0, ..(*defaults).clone() }).sound();
+        assert_eq!((tiny.initial_window, tiny.max_window), (65_535, 65_535));
         assert_eq!((sound.connection_window, sound.max_frame_size), (65_535, 16_384));
     }
 }
