@@ -114,6 +114,8 @@ impl Client {
                 }
                 () = until(self.session.next_deadline()) => self.session.handle_timeout(Instant::now()),
             };
+            // Before the answer leaves: who has it may look at once. And after it: a connection may have come or gone.
+            self.publish();
             self.perform(actions).await;
             self.publish();
         }
