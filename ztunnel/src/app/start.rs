@@ -115,7 +115,7 @@ async fn serve(config: Config, telemetry: &telemetry::Handle) -> Result<(), AppE
             metrics: (frame.counters.zds.clone(), frame.counters.workload_manager.clone()),
         },
     );
-    carry(&frame, pods, inlets, own, session, first_sync);
+    carry(&frame, Carriers { pods, inlets, own, session }, first_sync);
 
     let sources = Sources {
         mesh: Arc::clone(&shared.mesh),
@@ -190,15 +190,17 @@ fn learn(
     Ok(static_config)
 }
 
-/// Carry pods, from the first sync on.
-fn carry(
-    frame: &Frame,
-    mut pods: Pods,
+/// Who carries pods.
+struct Carriers {
+    pods: Pods,
     inlets: Inlets,
     own: Option<(Pod, ListenAt)>,
     session: zds::Client,
-    first_sync: oneshot::Receiver<()>,
-) {
+}
+
+/// Carry pods, from the first sync on.
+fn carry(frame: &Frame, carriers: Carriers, first_sync: oneshot::Receiver<()>) {
+    let Carriers { mut pods, inlets, own, session } = carriers;
     let draining = frame.draining.clone();
     let (start, started) = oneshot::channel();
     frame.spawn("pods", async move {

@@ -2,7 +2,7 @@
 //! Which identity gets a certificate when: no calls, clock or randomness of its own. `keeper` is its shell.
 //!
 //! An identity is kept as long as something wants it. It is asked for with the highest priority anybody needs it with, at
-//! most [`CONCURRENCY`] calls at once, renewed at about half of its validity, and tried again with growing delays when the
+//! most 8 calls at once, renewed at about half of its validity, and tried again with growing delays when the
 //! call fails. A certificate that has not expired stays in force whatever happens to its renewal.
 //!
 //! Differences from the peer implementation, on purpose: renewals are spread (W-12), and a connection that needs a
@@ -251,7 +251,7 @@ impl Entry {
 }
 
 /// Calls to the CA at once.
-pub const CONCURRENCY: usize = 8;
+const CONCURRENCY: usize = 8;
 /// First delay after a failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest delay after a failure.

@@ -64,7 +64,7 @@ enum Link {
     Idle,
     Connecting(Pending<Result<Channel, ControlPlaneError>>),
     Opening(mpsc::Sender<DeltaDiscoveryRequest>, Pending<Result<Response<Streaming<DeltaDiscoveryResponse>>, Opening>>),
-    Open(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>),
+    Open(mpsc::Sender<DeltaDiscoveryRequest>, Box<Streaming<DeltaDiscoveryResponse>>),
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -77,7 +77,7 @@ enum Opening {
 /// What the connection has to say.
 enum Event {
     Connected(Channel),
-    Opened(Streaming<DeltaDiscoveryResponse>),
+    Opened(Box<Streaming<DeltaDiscoveryResponse>>),
     Response(Box<DeltaDiscoveryResponse>),
     Ended(Ended, String),
 }
@@ -204,7 +204,7 @@ impl Link {
                 Err(error) => Event::Ended(not_connected(&error), control_plane::explain(&error)),
             },
             Self::Opening(_, opening) => match opening.await {
-                Ok(response) => Event::Opened(response.into_inner()),
+                Ok(response) => Event::Opened(Box::new(response.into_inner())),
                 Err(Opening::Metadata(error)) => Event::Ended(Ended::Error, control_plane::explain(&error)),
                 Err(Opening::Status(status)) => Event::Ended(ended(&status), explain(&status)),
             },

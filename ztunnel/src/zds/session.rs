@@ -6,7 +6,7 @@
 //!
 //! Guarantees. Pods outlive connections: what runs keeps running while the agent is away, and is reconciled against the
 //! next complete snapshot. A start that failed is tried again every 5 s until it works or the agent takes it back. An
-//! answer never takes longer than [`ANSWER_LIMIT`], below the agent's 5 s: a start that takes longer is refused, and
+//! answer never takes longer than 4 s, below the agent's 5 s: a start that takes longer is refused, and
 //! counts when it succeeds after all.
 //!
 //! Differences from the peer implementation, on purpose: a protocol error costs the connection and not the process
@@ -371,9 +371,9 @@ fn start_failure(reason: &str) -> String {
 }
 
 /// The agent waits 5 s for an answer (Z-09); ours is sent before that whatever happens.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// Between two tries at a pod whose start failed (Z-20).
-pub const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(5);
 /// First delay after a connection that failed (Z-23).
 const CONNECT_FIRST: Duration = Duration::from_millis(20);
 /// Longest delay between two connections (Z-23).

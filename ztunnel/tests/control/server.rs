@@ -28,13 +28,13 @@ use tonic::{Request, Response, Status, Streaming};
 use ztunnel::control_plane::{Options, Roots, Token};
 
 /// A root that signs what it is asked to.
-pub struct Authority {
-    pub root: String,
+pub(crate) struct Authority {
+    pub(crate) root: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,7 +43,7 @@ impl Authority {
     }
 
     /// Sign a request, good for so many seconds.
-    pub fn sign(&self, csr: &str, seconds: i64) -> String {
+    pub(crate) fn sign(&self, csr: &str, seconds: i64) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
         let now = time::OffsetDateTime::now_utc();
         request.params.not_before = now;
@@ -67,18 +67,18 @@ impl Authority {
 }
 
 /// One stream of discovery, as the server sees it.
-pub struct Conversation {
-    pub metadata: MetadataMap,
-    pub requests: Streaming<DeltaDiscoveryRequest>,
-    pub responses: mpsc::UnboundedSender<Result<DeltaDiscoveryResponse, Status>>,
+pub(crate) struct Conversation {
+    pub(crate) metadata: MetadataMap,
+    pub(crate) requests: Streaming<DeltaDiscoveryRequest>,
+    pub(crate) responses: mpsc::UnboundedSender<Result<DeltaDiscoveryResponse, Status>>,
 }
 
 impl Conversation {
-    pub async fn request(&mut self) -> DeltaDiscoveryRequest {
+    pub(crate) async fn request(&mut self) -> DeltaDiscoveryRequest {
         self.requests.message().await.unwrap().expect("the client ended its stream")
     }
 
-    pub fn respond(&self, response: DeltaDiscoveryResponse) {
+    pub(crate) fn respond(&self, response: DeltaDiscoveryResponse) {
         self.responses.send(Ok(response)).unwrap();
     }
 }
@@ -92,14 +92,14 @@ struct Plane {
 }
 
 /// A running control plane.
-pub struct Server {
-    pub address: SocketAddr,
-    pub conversations: mpsc::UnboundedReceiver<Conversation>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) conversations: mpsc::UnboundedReceiver<Conversation>,
 }
 
 impl Server {
     /// Serve TLS as `name`.
-    pub async fn start(
+    pub(crate) async fn start(
         tasks: &Tasks,
         authority: &Authority,
         name: &str,
@@ -135,12 +135,12 @@ impl Server {
     }
 
     /// One that only speaks discovery.
-    pub async fn discovery(tasks: &Tasks, authority: &Authority) -> Self {
+    pub(crate) async fn discovery(tasks: &Tasks, authority: &Authority) -> Self {
         Self::start(tasks, authority, "localhost", |_, _| Err(Status::unimplemented("no"))).await
     }
 
     /// How a client reaches it.
-    pub fn options(&self, authority: &Authority) -> Options {
+    pub(crate) fn options(&self, authority: &Authority) -> Options {
         Options {
             address: format!("https://localhost:{}", self.address.port()).parse().unwrap(),
             roots: Roots::Pem(authority.root.clone()),

@@ -30,7 +30,7 @@ impl World {
         self.schedule.handle_failed(self.now, &id(name), "no", &mut self.rng)
     }
 
-    fn to_deadline(&mut self) -> Vec<Action> {
+    fn reach_deadline(&mut self) -> Vec<Action> {
         self.now = self.now.max(self.schedule.next_deadline().unwrap());
         self.schedule.handle_timeout(self.now)
     }
@@ -60,7 +60,7 @@ fn a_certificate_is_renewed_at_about_half_of_its_validity() {
     let start = world.now;
     assert_eq!(world.issued("a", 24), (true, vec![]));
     assert_eq!(world.state("a"), Some(State::Available));
-    assert_eq!(world.to_deadline(), [request("a")]);
+    assert_eq!(world.reach_deadline(), [request("a")]);
     let hours = (world.now - start).as_secs_f64() / 3600.0;
     assert!((10.7..13.3).contains(&hours), "{hours}");
 }
@@ -74,7 +74,7 @@ fn renewals_of_one_moment_are_spread() {
         world.issued(name, 24);
     }
     for _ in 0..4 {
-        assert_eq!(world.to_deadline().len(), 1);
+        assert_eq!(world.reach_deadline().len(), 1);
         times.insert(world.now);
     }
     assert_eq!(times.len(), 4);
@@ -99,12 +99,12 @@ fn failures_back_off_to_a_cap_and_the_unexpired_certificate_stays() {
     let mut world = World::new();
     world.wanted("a", Priority::Warmup);
     world.issued("a", 24);
-    assert_eq!(world.to_deadline(), [request("a")]);
+    assert_eq!(world.reach_deadline(), [request("a")]);
     let start = world.now;
     for _ in 0..12 {
         assert_eq!(world.failed("a"), []);
         assert_eq!(world.state("a"), Some(State::Available));
-        assert_eq!(world.to_deadline(), [request("a")]);
+        assert_eq!(world.reach_deadline(), [request("a")]);
     }
     let spent = world.now - start;
     assert!(spent > Duration::from_secs(500) && spent < Duration::from_secs(1200), "{spent:?}");
@@ -115,10 +115,10 @@ fn an_expired_certificate_is_withdrawn_at_its_end_even_while_a_call_runs() {
     let mut world = World::new();
     world.wanted("a", Priority::Warmup);
     world.issued("a", 1);
-    world.to_deadline();
+    world.reach_deadline();
     world.failed("a");
     while world.schedule.next_deadline().unwrap() < world.now + Duration::from_secs(600) {
-        if world.to_deadline() == [request("a")] {
+        if world.reach_deadline() == [request("a")] {
             if world.schedule.next_deadline() == Some(world.schedule.entries[&id("a")].expires.unwrap()) {
                 break;
             }
@@ -137,7 +137,7 @@ fn a_waiting_connection_is_refused_at_once_and_brings_the_next_try_forward() {
     world.wanted("a", Priority::Warmup);
     for _ in 0..10 {
         world.failed("a");
-        world.to_deadline();
+        world.reach_deadline();
     }
     assert_eq!(world.failed("a"), [refuse("a")]);
     let failed = world.now;
@@ -145,7 +145,7 @@ fn a_waiting_connection_is_refused_at_once_and_brings_the_next_try_forward() {
     world.now += Duration::from_secs(1);
     assert_eq!(world.wanted("a", Priority::RealTime), [refuse("a")]);
     assert_eq!(world.schedule.next_deadline(), Some(failed + URGENT_RETRY));
-    assert_eq!(world.to_deadline(), [request("a")]);
+    assert_eq!(world.reach_deadline(), [request("a")]);
 }
 
 #[test]
