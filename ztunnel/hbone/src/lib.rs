@@ -10,9 +10,11 @@
 //! 1. **In.** Feed received bytes, cut anywhere, to [`Connection::next_event`] until it answers `None`, acting on each event. Payload comes as
 //!    slices of that same input ([`Event::Data`]), never gathered. Give bytes to the application, then report them with
 //!    [`Connection::consumed`]; what the application does not take is copied by the caller and declared with [`Connection::hold`].
-//! 2. **Out.** In each turn write [`Connection::write_control`] first. Then, per stream that has bytes to send: ask
-//!    [`Connection::send_capacity`], read no more than that from the application, and put [`Connection::data_header`] before what was
-//!    read. Where the capacity was 0, stop reading that application until [`Event::Writable`] names the stream.
+//! 2. **Out.** Per stream that has bytes to send: ask [`Connection::send_capacity`], read no more than that from the application, and put
+//!    [`Connection::data_header`] before what was read. Where the capacity was 0, stop reading that application until
+//!    [`Event::Writable`] names the stream. Let [`Connection::write_control`] append to the same buffer before each such header and at
+//!    the end of the turn: then everything leaves in the order of the calls, and HEADERS, data, END_STREAM and RST_STREAM of
+//!    one stream cannot overtake each other.
 //! 3. **Time.** Sleep until [`Connection::next_deadline`] at most; then call [`Connection::handle_timeout`] and write what it queued.
 //! 4. **End.** After any [`ConnectionError`] the GOAWAY is already queued: write, close, end the streams' applications. Otherwise close when
 //!    [`Connection::is_drained`].

@@ -90,7 +90,8 @@ impl Connection {
     }
 
     /// How many bytes one DATA frame of this stream may carry now: the least of its window, the connection's and the peer's
-    /// MAX_FRAME_SIZE. After a 0 there is one [`super::Event::Writable`] when that changes.
+    /// MAX_FRAME_SIZE. After a 0 there is one [`super::Event::Writable`] when that changes; not so for a stream that cannot send at
+    /// all, because it is not answered yet, is finished or is over.
     pub fn send_capacity(&mut self, stream: StreamId) -> usize {
         let Some(entry) = self.streams.get_mut(stream).filter(|stream| stream.local == Half::Open) else { return 0 };
         let of_stream = entry.send.open();
@@ -166,8 +167,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The application has sent its FIN: END_STREAM on an empty DATA frame. Data headers handed out before must be written before
-    /// this is (by [`Self::write_control`]). A server that has not answered yet does nothing.
+    /// The application has sent its FIN: END_STREAM on an empty DATA frame, queued as a control frame. The same in the caller's own
+    /// order is `data_header(stream, 0, true)`. A server that has not answered yet does nothing.
     pub fn finish(&mut self, stream: StreamId) {
         if self.streams.get(stream).is_some_and(|stream| stream.local == Half::Open) {
             self.control.extend_from_slice(&frame::data_header(stream.number, 0, true));

@@ -209,8 +209,9 @@ impl Connection {
         !self.control.is_empty()
     }
 
-    /// Moves the queued control frames to the end of `out`. In one turn write these before DATA frames: among them may be the
-    /// HEADERS of the streams the data belongs to.
+    /// Moves the queued control frames to the end of `out`. Frames of one stream must leave in the order of the calls that made
+    /// them, so what was queued before a [`Self::data_header`] is to be written before it, and what is queued after it, after
+    /// its payload. Free when nothing is queued.
     pub fn write_control(&mut self, out: &mut Vec<u8>) {
         const KEPT: usize = 256;
         out.append(&mut self.control);
