@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use rand::{Rng, RngExt};
 
 use super::route::RouteError;
-use crate::mesh::{Endpoint, IpFamilies, Mode, Scope, Service, Workload};
+use crate::mesh::{Endpoint, Endpoints, IpFamilies, Mode, Scope, Service, Workload};
 
 /// A connection that wants an endpoint.
 pub(super) struct Wanted<'a> {
@@ -40,16 +40,39 @@ pub(super) struct Chosen<'a> {
 ///
 /// Endpoints on other networks are left out, because they cannot be reached yet.
 pub(super) fn choose<'a>(
-    endpoints: &'a [Endpoint],
+    endpoints: Endpoints<'a>,
     wanted: &Wanted<'_>,
     rng: &mut impl Rng,
 ) -> Result<Chosen<'a>, RouteError> {
     if wanted.purpose == Purpose::Service && !wanted.service.ports.contains_key(&wanted.port) {
         return Err(RouteError::NoSuchPort { service: wanted.service.key().clone(), port: wanted.port });
     }
+    let drawn = if wanted.prefers_nobody() { draw(endpoints, wanted, rng) } else { None };
+    drawn.or_else(|| survey(endpoints, wanted, rng)).ok_or_else(|| wanted.why_none(endpoints.all()))
+}
+
+/// Draws endpoints blindly until one will do, each with the chance its capacity gives it. Where most endpoints are
+/// healthy and alike this ends at once, however many there are. Giving up says nothing about whether there is one, and
+/// nothing that changes the shares of a survey.
+fn draw<'a>(endpoints: Endpoints<'a>, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<Chosen<'a>> {
+    const DRAWS: usize = 8;
+    let (list, heaviest) = (endpoints.all(), endpoints.heaviest());
+    if list.is_empty() || heaviest == 0 {
+        return None;
+    }
+    (0..DRAWS).find_map(|_| {
+        let endpoint = &list[rng.random_range(0..list.len())];
+        let taken = rng.random_range(0..heaviest) < endpoint.workload.capacity;
+        let hop = if taken { wanted.candidate(endpoint)? } else { return None };
+        Some(Chosen { endpoint, hop })
+    })
+}
+
+/// Looks at all endpoints: once for the best rank and the capacity it has, once more for the one that was drawn.
+fn survey<'a>(endpoints: Endpoints<'a>, wanted: &Wanted<'_>, rng: &mut impl Rng) -> Option<Chosen<'a>> {
     let mut best = None;
     let mut total: u64 = 0;
-    for endpoint in endpoints {
+    for endpoint in endpoints.all() {
         let Some(rank) = wanted.candidate(endpoint).and_then(|_| wanted.rank(&endpoint.workload)) else { continue };
         if best.is_none_or(|best| rank > best) {
             best = Some(rank);
@@ -59,22 +82,19 @@ pub(super) fn choose<'a>(
             total += u64::from(endpoint.workload.capacity);
         }
     }
-    if total == 0 {
-        return Err(wanted.why_none(endpoints));
-    }
-    let mut at = rng.random_range(0..total);
-    for endpoint in endpoints {
+    let mut at = if total == 0 { return None } else { rng.random_range(0..total) };
+    for endpoint in endpoints.all() {
         let Some(hop) = wanted.candidate(endpoint) else { continue };
         if wanted.rank(&endpoint.workload) != best {
             continue;
         }
         let weight = u64::from(endpoint.workload.capacity);
         if at < weight {
-            return Ok(Chosen { endpoint, hop });
+            return Some(Chosen { endpoint, hop });
         }
         at -= weight;
     }
-    Err(wanted.why_none(endpoints))
+    None
 }
 
 /// The address at which a workload is dialled: the one the client named, if it is one of its own; else the first of
@@ -130,10 +150,13 @@ impl Wanted<'_> {
         endpoint.ports.target(self.port).or_else(|| of_service.filter(|&port| port != 0)).or_else(fallback)
     }
 
+    fn prefers_nobody(&self) -> bool {
+        matches!(self.service.mode(), Mode::Standard | Mode::Passthrough)
+    }
+
     /// How near an endpoint is by the service's preferences; none if it is not near enough.
     fn rank(&self, workload: &Workload) -> Option<usize> {
-        let mode = self.service.mode();
-        if matches!(mode, Mode::Standard | Mode::Passthrough) {
+        if self.prefers_nobody() {
             return Some(0);
         }
         let preferences = self.service.preferences();
@@ -149,7 +172,7 @@ impl Wanted<'_> {
                 break;
             }
         }
-        if mode == Mode::Strict && matched < preferences.len() { None } else { Some(rank) }
+        if self.service.mode() == Mode::Strict && matched < preferences.len() { None } else { Some(rank) }
     }
 
     /// Why no endpoint can take the connection; the most telling reason.

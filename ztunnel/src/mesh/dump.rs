@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::endpoints::{Endpoint, Endpoints};
 use super::policy::Policy;
 use super::ports::PortMap;
 use super::refused::{PolicyEntry, RefusedPolicy};
 use super::service::Service;
-use super::snapshot::{Endpoint, Snapshot};
+use super::snapshot::Snapshot;
 use super::text::Text;
 use super::workload::{Health, Workload};
 
@@ -21,20 +22,20 @@ pub struct Dump<'a> {
     services: Vec<ServiceDump<'a>>,
     policies: Vec<&'a Policy>,
     /// Endpoints whose service is not known.
-    staged_services: BTreeMap<&'a str, Endpoints<'a>>,
+    staged_services: BTreeMap<&'a str, ByUid<'a>>,
     /// Not in Istio's: what was sent but not understood, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedDump<'a>>,
 }
 
-type Endpoints<'a> = BTreeMap<&'a str, EndpointDump<'a>>;
+type ByUid<'a> = BTreeMap<&'a str, EndpointDump<'a>>;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ServiceDump<'a> {
     #[serde(flatten)]
     service: &'a Service,
-    endpoints: Endpoints<'a>,
+    endpoints: ByUid<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +87,7 @@ impl Snapshot {
     }
 }
 
-fn endpoints(endpoints: &[Endpoint]) -> Endpoints<'_> {
+fn endpoints(endpoints: Endpoints<'_>) -> ByUid<'_> {
     endpoints.iter().map(|endpoint| (endpoint.workload.uid.as_str(), EndpointDump::of(endpoint))).collect()
 }
 

@@ -8,6 +8,7 @@
 mod address;
 mod change;
 mod dump;
+mod endpoints;
 mod index;
 mod policy;
 mod ports;
@@ -29,6 +30,7 @@ pub use address::{
 };
 pub use change::{Change, Kind};
 pub use dump::Dump;
+pub use endpoints::{Endpoint, Endpoints};
 pub use policy::{Action, Clause, Match, Policy, PolicyError, Rule, Scope as PolicyScope, ServiceAccount, StringMatch};
 pub use ports::PortMap;
 pub use refused::{Effect, PolicyEntry, Reach, RefusedAddress, RefusedPolicy};
@@ -36,7 +38,7 @@ pub use service::{
     HealthPolicy, IpFamilies, LoadBalancer, Mode, Scope, Service, ServiceError, StaticEndpoint, Visibility,
     WeightedWaypoint,
 };
-pub use snapshot::{Endpoint, Snapshot};
+pub use snapshot::Snapshot;
 pub use static_config::{StaticConfig, StaticError};
 pub use store::{Applied, Changed, Rejected, Store};
 pub use text::Text;

@@ -15,8 +15,8 @@ use rpds::HashTrieMapSync;
 
 use super::address::ServiceKey;
 use super::change::Kind;
+use super::endpoints::{EndpointList, Endpoints};
 use super::index::{Index, Several};
-use super::ports::PortMap;
 use super::refused::{PolicyEntry, RefusedAddress};
 use super::service::Service;
 use super::text::Text;
@@ -30,21 +30,12 @@ pub struct Snapshot {
     pub(super) workloads: HashTrieMapSync<Text, Arc<Workload>>,
     pub(super) local: Index<PodName, Workload>,
     pub(super) services: HashTrieMapSync<ServiceKey, Arc<Service>>,
-    pub(super) endpoints: HashTrieMapSync<ServiceKey, Arc<[Endpoint]>>,
+    pub(super) endpoints: HashTrieMapSync<ServiceKey, EndpointList>,
     pub(super) networks: HashTrieMapSync<Text, Network>,
     pub(super) services_by_hostname: Index<Text, Service>,
     pub(super) workloads_by_hostname: Index<ServiceKey, Workload>,
     pub(super) refused_addresses: HashTrieMapSync<Text, Arc<RefusedAddress>>,
     pub(super) policies: Policies,
-}
-
-/// One workload in its role as endpoint of one service.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Endpoint {
-    /// The workload.
-    pub workload: Arc<Workload>,
-    /// The ports on which it serves this service.
-    pub ports: PortMap,
 }
 
 /// The addresses of one network.
@@ -126,9 +117,9 @@ impl Snapshot {
         best(self.services_by_hostname.at(hostname), client)
     }
 
-    /// The endpoints of a service in the order of their uids, healthy or not.
-    pub fn endpoints(&self, service: &ServiceKey) -> &[Endpoint] {
-        self.endpoints.get(service).map_or(&[], |endpoints| endpoints)
+    /// The endpoints of a service, healthy or not, whether or not the service itself is known.
+    pub fn endpoints(&self, service: &ServiceKey) -> Endpoints<'_> {
+        self.endpoints.get(service).map(EndpointList::read).unwrap_or_default()
     }
 
     /// What could not be understood and claims that address.
@@ -177,9 +168,9 @@ impl Snapshot {
     }
 
     /// The services that have endpoints but are not known themselves, in no order.
-    pub fn staged(&self) -> impl Iterator<Item = (&ServiceKey, &[Endpoint])> {
+    pub fn staged(&self) -> impl Iterator<Item = (&ServiceKey, Endpoints<'_>)> {
         let staged = self.endpoints.iter().filter(|(key, _)| !self.services.contains_key(key.as_str()));
-        staged.map(|(key, endpoints)| (key, &**endpoints))
+        staged.map(|(key, endpoints)| (key, endpoints.read()))
     }
 }
 

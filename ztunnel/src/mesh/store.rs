@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::address::ServiceKey;
 use super::change::{Change, Kind};
+use super::endpoints::{self, Endpoint};
 use super::index::{with, without};
 use super::policy::Policy;
 use super::refused::{PolicyEntry, Reach, RefusedAddress, RefusedPolicy};
 use super::service::Service;
-use super::snapshot::{Endpoint, Network, Snapshot};
+use super::snapshot::{Network, Snapshot};
 use super::text::Text;
 use super::workload::{NetworkMode, Workload};
 
@@ -304,14 +305,9 @@ impl Next<'_> {
     fn settle_endpoints(&mut self) {
         for (service, changes) in std::mem::take(&mut self.endpoints) {
             self.changed.services = true;
-            let kept = self.snapshot.endpoints(&service).iter().filter(|old| !changes.contains_key(&old.workload.uid));
-            let mut endpoints: Vec<Endpoint> = kept.cloned().collect();
-            endpoints.extend(changes.into_values().flatten());
-            endpoints.sort_by(|a, b| a.workload.uid.cmp(&b.workload.uid));
-            if endpoints.is_empty() {
-                self.snapshot.endpoints.remove_mut(&service);
-            } else {
-                self.snapshot.endpoints.insert_mut(service, endpoints.into());
+            match endpoints::settle(self.snapshot.endpoints(&service), changes) {
+                Some(endpoints) => drop(self.snapshot.endpoints.insert_mut(service, endpoints)),
+                None => drop(self.snapshot.endpoints.remove_mut(&service)),
             }
         }
     }

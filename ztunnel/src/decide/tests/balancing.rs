@@ -77,6 +77,19 @@ fn capacity_is_the_share() {
 }
 
 #[test]
+fn the_shares_are_the_same_when_most_endpoints_cannot_be_used() {
+    let endpoints = [
+        ("r", ", capacity: 50, status: Unhealthy"),
+        ("z", ", capacity: 3"),
+        ("s", ", capacity: 1"),
+        ("n", ", capacity: 40, status: Unhealthy"),
+    ];
+    let picks = picks(&spread("{}", &endpoints));
+    assert_eq!(picks.len(), 2);
+    assert!((2850..3150).contains(&picks["z1"]), "{picks:?}");
+}
+
+#[test]
 fn failover_takes_the_nearest_there_is() {
     let zonal = "{mode: Failover, routingPreferences: [Region, Zone, Subzone]}";
     assert_eq!(picked(zonal, &[("rzs", ""), ("rz", ""), ("r", ""), ("", "")]), ["rzs0"]);
