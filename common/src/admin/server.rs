@@ -85,6 +85,8 @@ impl Server {
     }
 
     /// Serves a Unix socket the caller has bound.
+    ///
+    /// Here, unlike over TCP, a client that closes its side before it has its answer has given up, and the future of its route is dropped.
     pub fn on_unix(name: &'static str, listener: UnixListener, routes: Routes) -> Self {
         Self::of(name, vec![Listener::Unix(listener)], routes, LIMITS)
     }
@@ -213,11 +215,13 @@ where
         Ok::<_, Infallible>(into_hyper(respond(shared, head, body, peer).await))
     });
     let stream = TokioIo::new(Patience::new(stream, shared.limits.stalled));
+    // People send a request with `nc` over TCP; whether a program still waits at the other end of a Unix socket has to be known.
+    let may_half_close = matches!(peer, Peer::Tcp(_));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head)
         .max_buf_size(BUFFER_BYTES)
-        .half_close(true)
+        .half_close(may_half_close)
         .serve_connection(stream, service);
     tokio::pin!(connection);
     // How a connection ends is the client's business: nothing to report.

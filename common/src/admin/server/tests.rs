@@ -224,3 +224,29 @@ async fn a_unix_socket_is_served_and_tells_who_asks() {
     drainer.drain(Duration::from_secs(20)).await;
     tasks.finished().await;
 }
+
+#[tokio::test]
+async fn a_route_is_dropped_when_its_client_over_a_unix_socket_gives_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("plugin.sock");
+    let (tasks, (drainer, draining)) = (Tasks::new(), drain());
+    let (entered, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let routes = Routes::new().get("/for-ever", "", move |_request| {
+        let entered = entered.clone();
+        async move {
+            let (held_until_dropped, dropped) = tokio::sync::oneshot::channel::<()>();
+            let _ = entered.send(dropped);
+            std::future::pending::<()>().await;
+            drop(held_until_dropped);
+            Response::text("")
+        }
+    });
+    Server::on_unix("plugin", UnixListener::bind(&path).unwrap(), routes).serve(&tasks, &draining);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream.write_all(&get("/for-ever")).await.unwrap();
+    let dropped = seen.recv().await.unwrap();
+    drop(stream);
+    tokio::time::timeout(Duration::from_secs(20), dropped).await.unwrap().unwrap_err();
+    drainer.drain(Duration::from_secs(20)).await;
+    tasks.finished().await;
+}
