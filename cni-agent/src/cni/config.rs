@@ -90,13 +90,17 @@ impl Config {
 
     /// Reads and checks it.
     pub fn parse(input: &[u8]) -> Result<Self, CniError> {
-        let written: Written = serde_json::from_slice(input).map_err(|error| {
+        let wrong_type = |error: serde_json::Error| {
+            invalid("the network configuration has a member of the wrong type").because(error)
+        };
+        // By way of an object: a list could pass for the members in their order.
+        let object: Map<String, Value> = serde_json::from_slice(input).map_err(|error: serde_json::Error| {
             if error.is_data() {
-                invalid("the network configuration has a member of the wrong type").because(error)
-            } else {
-                CniError::new(Code::Decoding, "the network configuration on standard input is not JSON").because(error)
+                return invalid("the network configuration on standard input is not an object").because(error);
             }
+            CniError::new(Code::Decoding, "the network configuration on standard input is not JSON").because(error)
         })?;
+        let written: Written = serde_json::from_value(Value::Object(object)).map_err(wrong_type)?;
         let claimed = written.version.unwrap_or_default();
         let version = Version::parse(&claimed).ok_or_else(|| {
             let known = Version::ALL.map(Version::as_str).join(", ");

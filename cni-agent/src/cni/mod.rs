@@ -20,3 +20,6 @@ pub use environment::{Command, Environment, Sandbox};
 pub use error::{CniError, Code};
 pub use outcome::{addresses, result, versions};
 pub use version::Version;
+
+#[cfg(test)]
+mod tests;

@@ -167,9 +167,9 @@ fn parse(answer: &[u8]) -> Result<Said, &'static str> {
     let head = std::str::from_utf8(head).map_err(|_| "its head is not text")?;
     let mut lines = head.split("\r\n");
     let mut words = lines.next().unwrap_or_default().split(' ');
-    let status = match (words.next(), words.next().map(str::parse)) {
-        (Some("HTTP/1.1" | "HTTP/1.0"), Some(Ok(status @ 200..=599))) => status,
-        _ => return Err("it has no status"),
+    let (Some("HTTP/1.1" | "HTTP/1.0"), Some(Ok(status @ 200..=599))) = (words.next(), words.next().map(str::parse))
+    else {
+        return Err("it has no status");
     };
     let mut length = None;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {

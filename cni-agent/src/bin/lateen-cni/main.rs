@@ -61,7 +61,8 @@ fn answer(command: Option<Command>, version: &str, outcome: Result<String, CniEr
             (error.to_json(version), 1)
         }
     };
-    match io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => status,
         Err(error) => {
             let error = CniError::new(Code::Io, "cannot write the result to standard output").because(error);

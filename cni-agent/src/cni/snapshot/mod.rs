@@ -68,3 +68,53 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Duration = Duration::from_secs(600);
+
+    fn decide(namespace: &str, now: u64) -> Verdict {
+        let membership =
+            [("mesh", Membership::Ambient), ("plain", Membership::Outside), ("kube-system", Membership::Excluded)];
+        let namespaces = membership.map(|(name, membership)| (name.to_owned(), membership)).into();
+        Snapshot { written_at: 10_000, namespaces }.decide(namespace, now, AGE)
+    }
+
+    fn held(namespace: &str, now: u64) -> String {
+        match decide(namespace, now) {
+            Verdict::Hold(reason) => reason,
+            Verdict::Start => panic!("{namespace} starts at {now}"),
+        }
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_outside_starts() {
+        assert_eq!(decide("plain", 10_000), Verdict::Start);
+        assert_eq!(decide("kube-system", 10_000), Verdict::Start);
+        assert_eq!(held("mesh", 10_000), "namespace \"mesh\" is in the mesh");
+        assert_eq!(held("new", 10_007), "the snapshot it left 7 s ago does not know namespace \"new\"");
+    }
+
+    #[test]
+    fn a_snapshot_ages() {
+        assert_eq!(decide("plain", 10_600), Verdict::Start);
+        assert!(held("plain", 10_601).contains("601 s old"));
+        assert!(held("plain", u64::MAX).contains("old"));
+    }
+
+    #[test]
+    fn a_snapshot_from_the_future_is_not_believed_beyond_a_step_of_the_clock() {
+        assert_eq!(decide("plain", 9_940), Verdict::Start);
+        assert!(held("plain", 9_939).contains("61 s in the future"));
+        assert!(held("plain", 0).contains("future"));
+    }
+
+    #[test]
+    fn the_file_is_readable_by_people() {
+        let text = r#"{"written_at":7,"namespaces":{"a":"ambient","b":"outside","c":"excluded"}}"#;
+        let snapshot: Snapshot = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&snapshot).unwrap(), text);
+    }
+}
