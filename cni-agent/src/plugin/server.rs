@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The HTTP server: a call in, a [`Request`] to the loop, the loop's [`Answer`] out.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -124,12 +125,11 @@ impl Desk {
 
     async fn answer(&self, make: Make, request: &admin::Request) -> Result<Response, Response> {
         self.admit(request.peer)?;
-        let question: Question = serde_json::from_slice(&request.body).map_err(|error| {
-            Response::failed(StatusCode::BAD_REQUEST, format_args!("the body is not what a CNI plugin sends: {error}"))
-        })?;
+        let question: Question = serde_json::from_slice(&request.body).map_err(malformed)?;
         let is_ours = question.container_id.is_some();
+        let sandbox = sandbox(question, request.path == path::DELETE).map_err(malformed)?;
         let (reply, answer) = oneshot::channel();
-        self.requests.send(make(sandbox(question), reply)).await.map_err(|_| stopping())?;
+        self.requests.send(make(sandbox, reply)).await.map_err(|_| stopping())?;
         Ok(respond(answer.await.map_err(|_| stopping())?, is_ours))
     }
 
@@ -170,8 +170,19 @@ fn stopping() -> Response {
     Response::failed(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping: its successor will answer")
 }
 
-fn sandbox(question: Question) -> Sandbox {
-    Sandbox {
+fn malformed(why: impl Display) -> Response {
+    Response::failed(StatusCode::BAD_REQUEST, format_args!("the body is not what a CNI plugin sends: {why}"))
+}
+
+/// The loop need not ask again whether there is a pod, and a namespace to enter.
+fn sandbox(question: Question, is_leaving: bool) -> Result<Sandbox, &'static str> {
+    if question.pod_namespace.is_empty() || question.pod_name.is_empty() {
+        return Err("it names no pod");
+    }
+    if !is_leaving && !question.netns.is_absolute() {
+        return Err("Netns is not an absolute path");
+    }
+    Ok(Sandbox {
         addresses: question.addresses(),
         namespace: question.pod_namespace,
         name: question.pod_name,
@@ -179,5 +190,5 @@ fn sandbox(question: Question) -> Sandbox {
         container_id: question.container_id,
         interface: question.if_name,
         netns: question.netns,
-    }
+    })
 }

@@ -46,6 +46,7 @@ async fn an_add_obeys_the_loop() {
     let (code, text) = said.error();
     assert_eq!(code, 100);
     assert!(text.contains("demo/client") && text.contains("check ztunnel on this node"), "{text}");
+    assert!(said.log.contains(r#""namespace":"demo","pod":"client""#), "{}", said.log);
     node.end().await;
 }
 

@@ -57,7 +57,9 @@ async fn istios_plugin_is_served() {
         let (said, _) = tokio::join!(exchange(&socket, as_istio("PUT", "/cmdadd", ISTIO_BODY)), agent.answer(answer));
         assert!(said.0.contains("500") && said.1.contains(expected), "{said:?}");
     }
-    for body in ["", "{", "[]", "{}", &format!("{ISTIO_BODY} junk")] {
+    let nobody = ISTIO_BODY.replace("\"p\"", "\"\"");
+    let nowhere = ISTIO_BODY.replace("/var", "var");
+    for body in ["", "{", "[]", "{}", &format!("{ISTIO_BODY} junk"), &nobody, &nowhere] {
         let (status, _) = exchange(&socket, as_istio("POST", "/cmdadd", body)).await;
         assert!(status.contains("400"), "{status}");
     }
@@ -66,12 +68,12 @@ async fn istios_plugin_is_served() {
     let (status, _) = exchange(&socket, as_istio("POST", "/cmdadd", &"x".repeat(70_000))).await;
     assert!(status.contains("413"), "{status}");
     let counts = &agent.counts;
-    assert_eq!((counts.answered(200), counts.answered(500), counts.answered(400)), (1, 2, 5));
+    assert_eq!((counts.answered(200), counts.answered(500), counts.answered(400)), (1, 2, 7));
     let mut registry = prometheus_client::registry::Registry::default();
     counts.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("istio_cni_plugin_requests_total{response_code=\"400\"} 5\n"), "{text}");
+    assert!(text.contains("istio_cni_plugin_requests_total{response_code=\"400\"} 7\n"), "{text}");
     node.end().await;
 }
 

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use cni_agent::cni::question::{Question, SOCKET_NAME, path};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt::SendTimeout,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
+    sockopt::{PeerCredentials, SendTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::geteuid;
 
 /// The agent of this node.
 pub(crate) struct Agent {
@@ -39,6 +41,8 @@ impl Said {
 pub(crate) enum AskError {
     #[error("cannot connect to {path}: {source}")]
     Connect { path: PathBuf, source: io::Error },
+    #[error("the listener on {path} runs as user {uid}, which is not the agent: find out who put it there")]
+    Stranger { path: PathBuf, uid: u32 },
     #[error("the agent did not answer on {path} in time")]
     Late { path: PathBuf },
     #[error("the connection to {path} failed: {source}")]
@@ -106,7 +110,13 @@ impl Agent {
         let left = i64::try_from(self.left()?.as_micros()).unwrap_or(i64::MAX);
         setsockopt(&socket, SendTimeout, &TimeVal::microseconds(left)).map_err(failed)?;
         match connect(socket.as_raw_fd(), &address) {
-            Ok(()) => Ok(socket.into()),
+            Ok(()) => {
+                let listener = getsockopt(&socket, PeerCredentials).map_err(failed)?.uid();
+                if listener != geteuid().as_raw() {
+                    return Err(AskError::Stranger { path: self.socket.clone(), uid: listener });
+                }
+                Ok(socket.into())
+            }
             Err(nix::Error::EAGAIN) => Err(self.late()),
             Err(error) => Err(failed(error)),
         }

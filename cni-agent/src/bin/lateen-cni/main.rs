@@ -40,24 +40,24 @@ fn main() -> ExitCode {
     // A release aborts in a panic: this hook is the last that runs, so it answers.
     std::panic::set_hook(Box::new(move |panic| {
         let error = CniError::new(Code::Bug, "the CNI plugin panicked: this is a bug, please report it").because(panic);
-        exit(i32::from(answer(command, "", Err(error))));
+        exit(i32::from(answer(command, "", Err(error), &Log::new(command))));
     }));
-    let mut version = String::new();
-    let outcome = environment.and_then(|environment| call(&environment, &mut version));
-    ExitCode::from(answer(command, &version, outcome))
+    let (mut version, mut log) = (String::new(), Log::new(command));
+    let outcome = environment.and_then(|environment| call(&environment, &mut version, &mut log));
+    ExitCode::from(answer(command, &version, outcome, &log))
 }
 
 /// Prints what came of it, and gives the exit status.
-fn answer(command: Option<Command>, version: &str, outcome: Result<String, CniError>) -> u8 {
+fn answer(command: Option<Command>, version: &str, outcome: Result<String, CniError>, log: &Log) -> u8 {
     let (text, status) = match outcome {
         Ok(text) => (text, 0),
         // A sandbox that cannot be taken down helps nobody; what is left is the agent's to find (cni-agent.md P-05, K-19).
         Err(error) if command == Some(Command::Del) => {
-            Log::new(command).warn("DEL goes on in spite of an error", &error);
+            log.warn("DEL goes on in spite of an error", &error);
             return 0;
         }
         Err(error) => {
-            Log::new(command).error("refused", &error);
+            log.error("refused", &error);
             (error.to_json(version), 1)
         }
     };
@@ -66,14 +66,14 @@ fn answer(command: Option<Command>, version: &str, outcome: Result<String, CniEr
         Ok(()) => status,
         Err(error) => {
             let error = CniError::new(Code::Io, "cannot write the result to standard output").because(error);
-            Log::new(command).error("refused", &error);
+            log.error("refused", &error);
             1
         }
     }
 }
 
 /// One call of the runtime: what is to be printed.
-fn call(environment: &Environment, version: &mut String) -> Result<String, CniError> {
+fn call(environment: &Environment, version: &mut String, log: &mut Log) -> Result<String, CniError> {
     let command = environment.command()?;
     let input = read_input()?;
     *version = Config::claimed_version(&input);
@@ -81,7 +81,6 @@ fn call(environment: &Environment, version: &mut String) -> Result<String, CniEr
         return Ok(versions(version));
     }
     let config = Config::parse(&input)?;
-    let mut log = Log::new(Some(command));
     log.level = config.log_level;
     match command {
         // Answered above.
@@ -122,14 +121,14 @@ fn since(config: &Config, first: Version, command: Command) -> Result<(), CniErr
 }
 
 /// The contract of `ADD`: success means that the pod is in the mesh, or is not to be; nothing runs in it before.
-fn add(environment: &Environment, config: Config, mut log: Log) -> Result<String, CniError> {
+fn add(environment: &Environment, config: Config, log: &mut Log) -> Result<String, CniError> {
     let sandbox = environment.sandbox(Command::Add)?;
     let pod = parse_arguments(&environment.arguments)?;
     check_netns(&sandbox.netns)?;
     log.about(pod.as_ref(), &sandbox);
     match config.admit(pod) {
         Admission::Start(why) => log.info("started without asking the agent", why),
-        Admission::Ask(pod) => admit(&config, &pod, sandbox, &log)?,
+        Admission::Ask(pod) => admit(&config, &pod, sandbox, log)?,
     }
     Ok(result(config.version, config.previous))
 }
@@ -174,7 +173,7 @@ fn decide_alone(config: &Config, pod: &Pod, why: &str) -> Result<(), CniError> {
 }
 
 /// The contract of `DEL`: it succeeds.
-fn delete(environment: &Environment, config: &Config, mut log: Log) -> Result<String, CniError> {
+fn delete(environment: &Environment, config: &Config, log: &mut Log) -> Result<String, CniError> {
     let sandbox = environment.sandbox(Command::Del)?;
     let pod = parse_arguments(&environment.arguments)?;
     log.about(pod.as_ref(), &sandbox);
@@ -190,7 +189,7 @@ fn delete(environment: &Environment, config: &Config, mut log: Log) -> Result<St
 }
 
 /// The contract of `CHECK`: it fails if the pod is to be in the mesh and is not, or if that cannot be found out.
-fn check(environment: &Environment, config: &Config, mut log: Log) -> Result<String, CniError> {
+fn check(environment: &Environment, config: &Config, log: &mut Log) -> Result<String, CniError> {
     let sandbox = environment.sandbox(Command::Check)?;
     let pod = parse_arguments(&environment.arguments)?;
     check_netns(&sandbox.netns)?;
