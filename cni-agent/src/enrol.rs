@@ -1,2 +1,236 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which pods are in the mesh, and why.
+//! Which pods belong into the mesh, and why. Pure; called by `agent` whenever a pod or its namespace has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+use mesh_proto::contract::{annotation, default, label};
+
+/// A pod, as far as the agent needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.uid`: one life of a pod.
+    pub uid: String,
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `spec.serviceAccountName`
+    pub service_account: String,
+    /// `spec.nodeName`; empty before the pod was given to a node.
+    pub node: String,
+    /// `metadata.labels`
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`
+    pub annotations: BTreeMap<String, String>,
+    /// `status.podIPs`
+    pub addresses: Vec<IpAddr>,
+    /// `spec.hostNetwork`
+    pub host_network: bool,
+    /// `status.phase` is Succeeded or Failed: its containers will not run again.
+    pub ended: bool,
+}
+
+/// A namespace, as far as the agent needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.labels`
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is set for the whole node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Namespaces whose pods are never enrolled, whatever their labels say (E-04).
+    pub excluded_namespaces: BTreeSet<String>,
+    /// The mesh's own namespace: its node proxies are never enrolled (E-06).
+    pub system_namespace: String,
+}
+
+/// What is to be done with a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// It belongs into the mesh.
+    Enrol,
+    /// It does not; if it is in, it leaves.
+    Leave(Reason),
+}
+
+/// Why a pod is not in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Neither the pod nor its namespace asks for it.
+    NotLabelled,
+    /// The pod's own label says no.
+    OptedOut,
+    /// It uses the node's network.
+    HostNetwork,
+    /// It has a sidecar.
+    Sidecar,
+    /// Its namespace is excluded on this node.
+    ExcludedNamespace,
+    /// It is a node proxy.
+    NodeProxy,
+    /// Its namespace is not known yet.
+    UnknownNamespace,
+    /// It has ended.
+    Ended,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLabelled => "neither the pod nor its namespace has the label istio.io/dataplane-mode=ambient",
+            Self::OptedOut => "the pod has the label istio.io/dataplane-mode=none",
+            Self::HostNetwork => "the pod uses the node's network (hostNetwork)",
+            Self::Sidecar => "the pod has a sidecar (annotation sidecar.istio.io/status)",
+            Self::ExcludedNamespace => "its namespace is excluded on this node (--exclude-namespaces)",
+            Self::NodeProxy => "it is a node proxy of the mesh",
+            Self::UnknownNamespace => "its namespace is not known yet",
+            Self::Ended => "the pod has ended",
+        })
+    }
+}
+
+/// Decides about `pod`, whose namespace is `namespace` if it is known.
+///
+/// A pod whose namespace is not known is only enrolled if its own label asks for it.
+#[must_use]
+pub fn decide(pod: &Pod, namespace: Option<&Namespace>, policy: &Policy) -> Enrolment {
+    if pod.ended {
+        return Enrolment::Leave(Reason::Ended);
+    }
+    if pod.host_network {
+        return Enrolment::Leave(Reason::HostNetwork);
+    }
+    if policy.excluded_namespaces.contains(&pod.namespace) {
+        return Enrolment::Leave(Reason::ExcludedNamespace);
+    }
+    if pod.annotations.contains_key(annotation::SIDECAR_STATUS) {
+        return Enrolment::Leave(Reason::Sidecar);
+    }
+    if pod.namespace == policy.system_namespace && pod.labels.get("app").is_some_and(|app| app == NODE_PROXY) {
+        return Enrolment::Leave(Reason::NodeProxy);
+    }
+    let mode = |labels: &BTreeMap<String, String>| match labels.get(label::DATAPLANE_MODE).map(String::as_str) {
+        Some(label::DATAPLANE_MODE_AMBIENT) => Some(true),
+        Some(label::DATAPLANE_MODE_NONE) => Some(false),
+        _ => None,
+    };
+    match (mode(&pod.labels), namespace.map(|namespace| mode(&namespace.labels))) {
+        (Some(true), _) | (None, Some(Some(true))) => Enrolment::Enrol,
+        (Some(false), _) => Enrolment::Leave(Reason::OptedOut),
+        (None, None) => Enrolment::Leave(Reason::UnknownNamespace),
+        (None, Some(_)) => Enrolment::Leave(Reason::NotLabelled),
+    }
+}
+
+/// The label `app` of Istio's node proxies, and of ours.
+const NODE_PROXY: &str = "ztunnel";
+
+impl TryFrom<core::Pod> for Pod {
+    type Error = Incomplete;
+
+    fn try_from(pod: core::Pod) -> Result<Self, Incomplete> {
+        let spec = pod.spec.unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let listed = status.pod_ips.unwrap_or_default().into_iter().map(|one| one.ip);
+        let mut addresses: Vec<IpAddr> = listed.filter_map(|ip| ip.parse().ok()).collect();
+        if addresses.is_empty() {
+            addresses.extend(status.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
+        }
+        Ok(Self {
+            uid: required(pod.metadata.uid, "metadata.uid")?,
+            namespace: required(pod.metadata.namespace, "metadata.namespace")?,
+            name: required(pod.metadata.name, "metadata.name")?,
+            service_account: spec.service_account_name.unwrap_or_else(|| default::SERVICE_ACCOUNT.to_owned()),
+            node: spec.node_name.unwrap_or_default(),
+            labels: pod.metadata.labels.unwrap_or_default(),
+            annotations: pod.metadata.annotations.unwrap_or_default(),
+            addresses,
+            host_network: spec.host_network.unwrap_or_default(),
+            ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        })
+    }
+}
+
+impl TryFrom<core::Namespace> for Namespace {
+    type Error = Incomplete;
+
+    fn try_from(namespace: core::Namespace) -> Result<Self, Incomplete> {
+        Ok(Self {
+            name: required(namespace.metadata.name, "metadata.name")?,
+            labels: namespace.metadata.labels.unwrap_or_default(),
+        })
+    }
+}
+
+/// An object without a field that every such object has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is missing")]
+pub struct Incomplete {
+    /// Its path.
+    pub field: &'static str,
+}
+
+fn required(value: Option<String>, field: &'static str) -> Result<String, Incomplete> {
+    value.filter(|value| !value.is_empty()).ok_or(Incomplete { field })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(mode: Option<&str>) -> BTreeMap<String, String> {
+        mode.map(|mode| ("istio.io/dataplane-mode".to_owned(), mode.to_owned())).into_iter().collect()
+    }
+
+    fn decided(pod: Option<&str>, namespace: Option<&str>) -> Enrolment {
+        let pod = Pod { namespace: "shop".into(), labels: labels(pod), ..Pod::default() };
+        let namespace = Namespace { name: "shop".into(), labels: labels(namespace) };
+        decide(&pod, Some(&namespace), &policy())
+    }
+
+    fn policy() -> Policy {
+        Policy { excluded_namespaces: ["kube-system".to_owned()].into(), system_namespace: "istio-system".to_owned() }
+    }
+
+    #[test]
+    fn the_pods_label_goes_before_its_namespaces() {
+        assert_eq!(decided(None, Some("ambient")), Enrolment::Enrol);
+        assert_eq!(decided(Some("ambient"), None), Enrolment::Enrol);
+        assert_eq!(decided(Some("none"), Some("ambient")), Enrolment::Leave(Reason::OptedOut));
+        assert_eq!(decided(None, None), Enrolment::Leave(Reason::NotLabelled));
+        // A word nobody knows on the pod is no answer: the namespace decides, as Istio's selectors have it.
+        assert_eq!(decided(Some("sidecar"), Some("ambient")), Enrolment::Enrol);
+        assert_eq!(decided(None, Some("none")), Enrolment::Leave(Reason::NotLabelled));
+    }
+
+    #[test]
+    fn some_pods_are_never_enrolled() {
+        let asking = Pod { namespace: "shop".into(), labels: labels(Some("ambient")), ..Pod::default() };
+        let decided = |pod: &Pod| decide(pod, None, &policy());
+        assert_eq!(decided(&asking), Enrolment::Enrol);
+        let host = Pod { host_network: true, ..asking.clone() };
+        assert_eq!(decided(&host), Enrolment::Leave(Reason::HostNetwork));
+        let ended = Pod { ended: true, ..asking.clone() };
+        assert_eq!(decided(&ended), Enrolment::Leave(Reason::Ended));
+        let excluded = Pod { namespace: "kube-system".into(), ..asking.clone() };
+        assert_eq!(decided(&excluded), Enrolment::Leave(Reason::ExcludedNamespace));
+        let annotations = [("sidecar.istio.io/status".to_owned(), String::new())].into();
+        assert_eq!(decided(&Pod { annotations, ..asking.clone() }), Enrolment::Leave(Reason::Sidecar));
+        let mut proxy = Pod { namespace: "istio-system".into(), ..asking };
+        proxy.labels.insert("app".into(), "ztunnel".into());
+        assert_eq!(decided(&proxy), Enrolment::Leave(Reason::NodeProxy));
+    }
+
+    #[test]
+    fn without_its_namespace_only_the_pods_own_word_counts() {
+        let silent = Pod { namespace: "shop".into(), ..Pod::default() };
+        assert_eq!(decide(&silent, None, &policy()), Enrolment::Leave(Reason::UnknownNamespace));
+    }
+}
