@@ -133,6 +133,13 @@ impl PodNetns {
     }
 }
 
+impl PartialEq for PodNetns {
+    /// Whether it is the same namespace. While either is held, no other can have its number.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
 impl AsFd for PodNetns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

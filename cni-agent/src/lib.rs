@@ -8,7 +8,6 @@ pub mod rules;
 
 pub mod find;
 
-pub mod install;
 pub mod plugin;
 pub mod watch;
 pub mod zds;
@@ -16,3 +15,5 @@ pub mod zds;
 pub mod agent;
 
 pub mod config;
+
+pub mod app;
