@@ -288,6 +288,3 @@ const HISTORY: usize = 1024;
 
 /// How many names one generation may have and still be remembered.
 const LARGE_STEP: usize = 2048;
-
-#[cfg(test)]
-mod tests;

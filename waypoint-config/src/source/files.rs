@@ -139,9 +139,12 @@ struct Desk {
 
 impl Desk {
     fn new(options: Options) -> Self {
+        // inotify speaks of absolute paths; ours must compare equal.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let directory = absolute(&options.directory);
         Self {
-            status: options.status.clone().unwrap_or_else(|| options.directory.join("status")),
-            options,
+            status: options.status.as_ref().map_or_else(|| directory.join("status"), absolute),
+            options: Options { ignored: options.ignored.iter().map(absolute).collect(), directory, ..options },
             ledger: Ledger::default(),
             believed: BTreeMap::new(),
             writing: BTreeMap::new(),

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-use super::*;
-use crate::{
+//! What a subscriber finds by name, and what it is told about changes.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use waypoint_config::{
+    ambient::{Changes, Type},
     line::Line,
     source::{Ledger, Reading, Role},
     view::Mesh,
@@ -90,11 +94,12 @@ fn a_subscriber_is_told_what_changed_since_it_last_heard() {
 #[test]
 fn a_subscriber_that_heard_nothing_for_too_long_compares_everything() {
     let mut world = World::new();
-    for round in 0..=HISTORY {
+    // One more than is remembered.
+    for round in 0..=1024 {
         world.write("x", &pod("a", &format!("10.0.{}.{}", round / 256, round % 256), ""));
     }
     let now = world.line.resources().generation();
-    assert_eq!(now, HISTORY as u64 + 1);
+    assert_eq!(now, 1025);
     assert_eq!(world.changed(Type::Address, 0), ["everything"]);
     assert_eq!(world.changed(Type::Address, 1), [A]);
 }
@@ -123,4 +128,33 @@ fn only_on_demand_subscribers_see_aliases() {
     assert_eq!(resource.to_wire(true).aliases, ["/fd00::1"]);
     assert_eq!(resource.to_wire(false).aliases, [""; 0]);
     assert_eq!(resource.to_wire(false).name, A);
+}
+
+/// A file that was cut, and spoilt somewhere else, may say anything; nothing of it may end the program.
+const PEOPLE: &str = "\
+{apiVersion: v1, kind: Pod, metadata: {namespace: d, name: p, uid: u, labels: {app: x}, generateName: p-, ownerReferences: [{apiVersion: v1, kind: Job, name: j-12345678, uid: o, controller: true}]}, spec: {nodeName: n, containers: [{name: c, ports: [{name: w, containerPort: 80}]}]}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: d, name: s}, spec: {clusterIP: 10.96.0.1, selector: {app: x}, ports: [{port: 80, targetPort: w}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: d, name: e, labels: {kubernetes.io/service-name: s}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.9]}], ports: [{port: 80}]}
+---
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {namespace: d, name: a}, spec: {selector: {matchLabels: {app: x}}, rules: [{from: [{source: {ipBlocks: [10.0.0.0/8], trustDomains: [t]}}], when: [{key: destination.port, values: ['80']}]}]}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {namespace: d, name: a}, spec: {selector: {matchLabels: {app: x}}, portLevelMtls: {80: {mode: STRICT}}}}
+";
+
+proptest! {
+    #[test]
+    fn nothing_people_write_ends_the_program(at in 0..PEOPLE.len(), skipped in 0..8usize, with in "[-a-z:{}\\[\\]*'\"\n 0-9]{0,5}") {
+        let text = format!("{}{with}{}", &PEOPLE[..at], PEOPLE.get(at + skipped..).unwrap_or_default());
+        let mut ledger = Ledger::default();
+        let mut line = Line::new(Mesh::default());
+        for text in [PEOPLE, &text, PEOPLE] {
+            let reading = Reading::of(text.as_bytes(), Role::Objects);
+            line.apply(ledger.update([("x".into(), Role::Objects, Some(reading))]));
+        }
+        prop_assert_eq!(ledger.faults(), vec![]);
+        prop_assert_eq!(line.resources().all(Type::Address).count(), 3);
+        prop_assert_eq!(line.resources().all(Type::Authorization).count(), 3);
+    }
 }
