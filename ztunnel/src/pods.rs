@@ -127,7 +127,7 @@ impl Pods {
     /// Tell the keeper what is wanted now and was not, and the reverse.
     fn settle(&mut self) {
         let snapshot = self.shared.mesh.load();
-        let wanted = wishes(&snapshot, &self.carried, self.node.is_some());
+        let wanted = wishes(&snapshot, &self.carried, self.node.is_some(), &self.wanted);
         for (owner, identity) in &wanted {
             if self.wanted.get(owner) != Some(identity) {
                 self.ask(certs::Order::Want(owner.clone(), Some(identity.clone())));
@@ -145,11 +145,19 @@ impl Pods {
     }
 }
 
-/// Who wants which identity. A pod's identity is known when its workload is: that has the trust domain (A-02).
-fn wishes(snapshot: &Snapshot, carried: &BTreeMap<String, PodName>, local: bool) -> BTreeMap<Wanted, Identity> {
+/// Who wants which identity. A pod's identity is known when its workload is: that has the trust domain (A-02). A pod we
+/// carry keeps it while the record is away: a control plane that loses its pods for a moment must not cost us theirs.
+fn wishes(
+    snapshot: &Snapshot,
+    carried: &BTreeMap<String, PodName>,
+    local: bool,
+    before: &BTreeMap<Wanted, Identity>,
+) -> BTreeMap<Wanted, Identity> {
     let pods = carried.iter().filter_map(|(uid, pod)| {
-        let workload = snapshot.own(pod)?;
-        Some((Wanted::Pod(uid.clone()), workload.identity.clone()?))
+        let owner = Wanted::Pod(uid.clone());
+        let known = snapshot.own(pod).and_then(|workload| workload.identity.clone());
+        let identity = known.or_else(|| before.get(&owner).cloned())?;
+        Some((owner, identity))
     });
     let local = snapshot.local_workloads().filter(|workload| local && workload.protocol == Protocol::Hbone);
     let workloads = local
@@ -162,5 +170,65 @@ fn name_of(pod: &Pod) -> PodName {
         namespace: pod.namespace.as_str().into(),
         name: pod.name.as_str().into(),
         service_account: pod.service_account.as_str().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::{Change, Store};
+    use crate::xds::LocalConfig;
+
+    fn changes() -> Vec<Change> {
+        let text = r#"
+workloads:
+- {uid: here, name: a, namespace: demo, serviceAccount: sa-a, node: n1, protocol: HBONE, workloadIps: ["10.0.0.1"]}
+- {uid: plain, name: b, namespace: demo, serviceAccount: sa-b, node: n1, protocol: TCP, workloadIps: ["10.0.0.2"]}
+- {uid: there, name: c, namespace: demo, serviceAccount: sa-c, node: n2, protocol: HBONE, workloadIps: ["10.0.0.3"]}
+"#;
+        LocalConfig::Inline(text.into()).read().unwrap().1
+    }
+
+    fn id(name: &str) -> Identity {
+        Identity::new("cluster.local", "demo", name).unwrap()
+    }
+
+    fn pod(name: &str, account: &str) -> (String, PodName) {
+        let pod = Pod {
+            uid: format!("uid-{name}"),
+            name: name.into(),
+            namespace: "demo".into(),
+            service_account: account.into(),
+        };
+        (pod.uid.clone(), name_of(&pod))
+    }
+
+    #[test]
+    fn identities_of_this_nodes_mesh_workloads_and_of_carried_pods_are_wanted() {
+        let mut store = Store::new("n1");
+        let snapshot = store.apply(changes()).snapshot;
+        let none = BTreeMap::new();
+        let here = (Wanted::Workload("here".into()), id("sa-a"));
+        assert_eq!(wishes(&snapshot, &none_carried(), true, &none), BTreeMap::from([here.clone()]));
+
+        let carried = BTreeMap::from([pod("b", "sa-b"), pod("c", "sa-c"), pod("b2", "sa-b")]);
+        let wanted = wishes(&snapshot, &carried, true, &none);
+        let plain = (Wanted::Pod("uid-b".into()), id("sa-b"));
+        assert_eq!(wanted, BTreeMap::from([here, plain.clone()]), "neither another node's pod nor an unknown one");
+
+        let snapshot =
+            store.apply([Change::RemoveAddress("plain".into()), Change::RemoveAddress("here".into())]).snapshot;
+        assert_eq!(wishes(&snapshot, &carried, true, &wanted), BTreeMap::from([plain]), "it is still carried");
+        assert_eq!(wishes(&snapshot, &none_carried(), true, &wanted), none);
+    }
+
+    #[test]
+    fn without_a_node_name_only_pods_want_identities() {
+        let snapshot = Store::new("").apply(changes()).snapshot;
+        assert_eq!(wishes(&snapshot, &none_carried(), false, &BTreeMap::new()), BTreeMap::new());
+    }
+
+    fn none_carried() -> BTreeMap<String, PodName> {
+        BTreeMap::new()
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_certificate_is_shown_as_istio_shows_it() {
         let recorded: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/wire/config-dump-ztunnel.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/wire/whole-config-dump-ztunnel.json")).unwrap();
         let shown = &recorded["certificates"][0]["certChain"][0];
         let text = STANDARD.decode(shown["pem"].as_str().unwrap()).unwrap();
         let certificate = CertificateDer::from_pem_slice(&text).unwrap();

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_document_has_the_shape_of_a_recorded_one() {
-        let recorded: Value = serde_json::from_str(include_str!("../../tests/wire/config-dump-ztunnel.json")).unwrap();
+        let recorded: Value =
+            serde_json::from_str(include_str!("../../tests/wire/whole-config-dump-ztunnel.json")).unwrap();
         let ours: Value = serde_json::from_str(&sources().dump().unwrap()).unwrap();
         let mut missing = Vec::new();
         covers(&recorded, &ours, "", &mut missing);

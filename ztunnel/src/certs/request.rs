@@ -123,6 +123,9 @@ fn sign(identity: &Identity) -> Result<(KeyPair, String), rcgen::Error> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_proto::ca::IstioCertificateRequest;
+    use mesh_proto::contract::grpc::IMPERSONATED_IDENTITY;
+    use mesh_proto::discovery::string_field;
     use rcgen::{BasicConstraints, CertificateSigningRequestParams, IsCa, Issuer};
 
     use super::*;
@@ -167,6 +170,32 @@ mod tests {
         assert!(
             csr.certification_request_info.raw.windows(6).any(|bytes| bytes == [0x55, 0x1d, 0x11, 0x01, 0x01, 0xff])
         );
+    }
+
+    #[test]
+    fn but_for_key_and_signature_the_request_is_the_one_a_recorded_ztunnel_sent() {
+        let recorded = include_str!("../../tests/wire/ca-ztunnel.jsonl")
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .find(|record| record["who"] == "IstioCertificateRequest")
+            .unwrap();
+        let hex = recorded["hex"].as_str().unwrap();
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let request = <IstioCertificateRequest as prost::Message>::decode(bytes.as_slice()).unwrap();
+        let identity: Identity =
+            string_field(request.metadata.as_ref().unwrap(), IMPERSONATED_IDENTITY).unwrap().parse().unwrap();
+        let ours = Draft::new(identity).unwrap();
+        assert_eq!(around_the_key(ours.csr()), around_the_key(&request.csr));
+    }
+
+    /// What a request says before and after its public key.
+    fn around_the_key(csr: &str) -> (Vec<u8>, Vec<u8>) {
+        let der = rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(csr.as_bytes()).unwrap();
+        let (_, csr) = x509_parser::prelude::X509CertificationRequest::from_der(&der).unwrap();
+        let (whole, key) = (csr.certification_request_info.raw, csr.certification_request_info.subject_pki.raw);
+        let at = whole.windows(key.len()).position(|bytes| bytes == key).unwrap();
+        (whole[..at].to_vec(), whole[at + key.len()..].to_vec())
     }
 
     #[test]

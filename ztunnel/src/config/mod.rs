@@ -3,11 +3,13 @@
 //!
 //! `args` is what can be said, as text, and what `--help` prints; `environment` the variables whose names are open;
 //! `proxy_config` the file and its variable; `value` the ways to write a value; `resolve` makes the [`Config`] and
-//! reports every mistake together; `threads` counts data threads; `shown` is what `config_dump` shows. Nothing here
+//! reports every mistake together (`mistakes`), with the help of `planes`; `threads` counts data threads; `shown` is what `config_dump` shows. Nothing here
 //! touches the host: main reads files and environment once and hands them in.
 
 mod args;
 mod environment;
+mod mistakes;
+mod planes;
 mod proxy_config;
 mod resolve;
 mod shown;
@@ -16,6 +18,7 @@ mod value;
 
 pub use args::{Args, Command};
 pub use environment::Environment;
+pub use mistakes::ConfigError;
 pub use proxy_config::{MESH_CONFIG_PATH, ProxyConfig};
-pub use resolve::{Config, ConfigError, OwnPod, World};
+pub use resolve::{Config, Hbone, OwnPod, World};
 pub use threads::Threads;

@@ -2,7 +2,6 @@
 //! Gives meaning to what was said. Every mistake is reported, and they are reported together.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,18 +9,17 @@ use std::time::Duration;
 use mesh_common::telemetry;
 use mesh_proto::contract;
 use mesh_proto::spiffe::Identity;
-use rustls::pki_types::ServerName;
-use tonic::transport::Uri;
 
 use super::args::{Args, Command};
 use super::environment::Environment;
+use super::mistakes::{ConfigError, Mistakes};
+use super::planes::{CA_NAMES, Planes, Said, XDS_NAMES};
 use super::proxy_config::ProxyConfig;
 use super::threads::{Threads, Wanted};
 use super::value;
-use crate::control_plane::{Roots, Token};
 use crate::net::socket::{Keepalive, SocketOptions, Transparent};
 use crate::xds::{LocalConfig, NodeOptions};
-use crate::{certs, control_plane, engine, xds, zds};
+use crate::{certs, engine, xds, zds};
 
 /// What is known besides the arguments. Main reads it once.
 pub struct World<'a> {
@@ -106,21 +104,6 @@ pub struct OwnPod {
     pub identity: Identity,
 }
 
-/// All that is wrong.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    mistakes: Vec<(&'static str, String)>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration is not usable:")?;
-        self.mistakes.iter().try_for_each(|(name, reason)| write!(f, "\n  {name}: {reason}"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 impl Args {
     /// What to do. Anything unknown is a mistake of its own: nothing else is looked at then.
     pub fn wanted(&self) -> Result<Command, ConfigError> {
@@ -140,7 +123,7 @@ impl Config {
     /// What these arguments mean in this world.
     pub fn resolve(args: &Args, world: &World<'_>) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
-        mistakes.unsupported(args);
+        refuse_unsupported(args, &mut mistakes);
         let proxy_config = proxy_config(args, world, &mut mistakes);
         let mut metadata = proxy_config.metadata();
         metadata.extend(world.environment.metadata.clone());
@@ -219,122 +202,23 @@ impl Config {
     }
 }
 
-#[derive(Default)]
-struct Mistakes(Vec<(&'static str, String)>);
-
-impl Mistakes {
-    /// A value, or any one and a mistake more: with a mistake the whole is never used.
-    fn read<T: Default>(&mut self, name: &'static str, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        parse(text).unwrap_or_else(|reason| {
-            self.add(name, reason);
-            T::default()
-        })
-    }
-
-    /// The same for what may be left out. Empty is left out.
-    fn read_some<T>(
-        &mut self,
-        name: &'static str,
-        text: &Option<String>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let parsed = parse(text.as_deref().filter(|text| !text.is_empty())?);
-        parsed.map_err(|reason| self.add(name, reason)).ok()
-    }
-
-    fn add(&mut self, name: &'static str, reason: impl Into<String>) {
-        self.0.push((name, reason.into()));
-    }
-
-    fn none(self) -> Result<(), ConfigError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ConfigError { mistakes: self.0 }) }
-    }
-
-    /// What would make the mesh less safe, or plainly different, if it were ignored.
-    fn unsupported(&mut self, args: &Args) {
-        let mut refuse = |name, said: bool| {
-            if said {
-                self.add(name, "is not supported by this version; leave it out");
-            }
-        };
-        refuse("PROXY_MODE", args.proxy_mode != "shared");
-        refuse("XDS_ON_DEMAND", args.xds_on_demand == "true");
-        refuse("FAKE_CA", args.fake_ca == "true");
-        refuse("CRL_PATH", is_said(&args.crl_path));
-        refuse("COMPLIANCE_POLICY", is_said(&args.compliance_policy));
-        refuse("UNSTABLE_ENABLE_SOCKS5", args.unstable_enable_socks5 == "true");
-    }
-}
-
-/// What the two services of the control plane have in common.
-struct Planes<'a> {
-    args: &'a Args,
-    world: &'a World<'a>,
-    cluster_id: &'a str,
-}
-
-/// What was said about one of them.
-struct Said<'a> {
-    names: [&'static str; 2],
-    address: Option<&'a str>,
-    roots: &'a Option<String>,
-    alternative: &'a Option<String>,
-    headers: &'a [(String, String)],
-}
-
-impl Planes<'_> {
-    fn options(&self, said: &Said<'_>, mistakes: &mut Mistakes) -> control_plane::Options {
-        let default = match self.args.kubernetes_service_host {
-            Some(_) => contract::default::CONTROL_PLANE,
-            None => contract::default::CONTROL_PLANE_LOCAL,
-        };
-        let [address_name, alternative_name] = said.names;
-        let roots = said.roots.as_deref().filter(|text| !text.is_empty());
-        control_plane::Options {
-            address: mistakes.read(address_name, said.address.unwrap_or(default), address),
-            roots: match roots {
-                None => Roots::File(PathBuf::from(contract::path::ROOT_CERT)),
-                Some("SYSTEM") => Roots::System,
-                Some(text) if (self.world.exists)(Path::new(text)) || !text.contains("-----BEGIN") => {
-                    Roots::File(PathBuf::from(text))
-                }
-                Some(text) => Roots::Pem(text.to_owned()),
-            },
-            alternative_name: mistakes.read_some(alternative_name, said.alternative, |name| {
-                ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no host name"))
-            }),
-            token: self.token(),
-            cluster_id: self.cluster_id.to_owned(),
-            headers: said.headers.to_vec(),
-            tls12: self.args.tls12_enabled.as_deref() == Some("true"),
+/// What would make the mesh less safe, or plainly different, if it were ignored.
+fn refuse_unsupported(args: &Args, mistakes: &mut Mistakes) {
+    let mut refuse = |name, said: bool| {
+        if said {
+            mistakes.add(name, "is not supported by this version; leave it out");
         }
-    }
-
-    fn token(&self) -> Token {
-        let default = Path::new(contract::path::TOKEN);
-        match self.args.auth_token.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) if (self.world.exists)(Path::new(text)) || text.starts_with('/') => {
-                Token::File(PathBuf::from(text))
-            }
-            Some(text) => Token::Literal(text.to_owned()),
-            None if (self.world.exists)(default) => Token::File(default.to_owned()),
-            None => Token::None,
-        }
-    }
+    };
+    refuse("PROXY_MODE", args.proxy_mode != "shared");
+    refuse("XDS_ON_DEMAND", args.xds_on_demand == "true");
+    refuse("FAKE_CA", args.fake_ca == "true");
+    refuse("CRL_PATH", is_said(&args.crl_path));
+    refuse("COMPLIANCE_POLICY", is_said(&args.compliance_policy));
+    refuse("UNSTABLE_ENABLE_SOCKS5", args.unstable_enable_socks5 == "true");
 }
 
 fn is_said(text: &Option<String>) -> bool {
     text.as_deref().is_some_and(|text| !text.is_empty())
-}
-
-fn address(text: &str) -> Result<Uri, String> {
-    let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let uri: Uri = whole.parse().map_err(|error| format!("{text:?} is no address: {error}"))?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(_)) => Ok(uri),
-        (Some("https"), None) => Err(format!("{text:?} names no host")),
-        _ => Err(format!("{text:?} is not https; the control plane is never spoken to in plaintext")),
-    }
 }
 
 fn proxy_config(args: &Args, world: &World<'_>, mistakes: &mut Mistakes) -> ProxyConfig {
@@ -481,8 +365,6 @@ fn telemetry_options(args: &Args, mistakes: &mut Mistakes) -> telemetry::Options
     }
 }
 
-const XDS_NAMES: [&str; 2] = ["XDS_ADDRESS", "ALT_XDS_HOSTNAME"];
-const CA_NAMES: [&str; 2] = ["CA_ADDRESS", "ALT_CA_HOSTNAME"];
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 const MIN_FRAME: u32 = 1 << 14;

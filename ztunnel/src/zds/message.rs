@@ -87,3 +87,55 @@ impl<N> Message<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    /// What the agent of Istio sent, with how many descriptors.
+    fn recorded() -> Vec<(WorkloadRequest, Option<()>)> {
+        let records =
+            [include_str!("../../tests/wire/zds-agent.jsonl"), include_str!("../../tests/wire/zds-ztunnel.jsonl")];
+        let lines = records.iter().flat_map(|records| records.lines());
+        let records = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let requests = records.filter(|record| record["who"].as_str().unwrap().starts_with("WorkloadRequest"));
+        requests
+            .map(|record| {
+                let (who, hex) = (record["who"].as_str().unwrap(), record["hex"].as_str().unwrap());
+                let bytes: Vec<u8> =
+                    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+                let one = who.contains("1 fds") || who.contains("one fd");
+                (WorkloadRequest::decode(bytes.as_slice()).unwrap(), one.then_some(()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn recorded_requests_are_understood() {
+        let messages: Vec<_> = recorded().into_iter().map(|(request, fd)| Message::new(request, fd).unwrap()).collect();
+        let count = |kind: fn(&Message<()>) -> bool| messages.iter().filter(|message| kind(message)).count();
+        assert_eq!(count(|message| matches!(message, Message::Add { info: Some(_), .. })), 4);
+        assert_eq!(count(|message| matches!(message, Message::Del { uid } if uid == "server-uid")), 1);
+        assert_eq!(count(|message| matches!(message, Message::SnapshotSent)), 3);
+        assert!(messages.contains(&Message::Add {
+            uid: "client-uid".into(),
+            info: Some(PodInfo {
+                name: "client".into(),
+                namespace: "default".into(),
+                service_account: "client".into(),
+            }),
+            netns: (),
+        }));
+    }
+
+    #[test]
+    fn a_descriptor_goes_with_an_add_and_with_nothing_else() {
+        for (request, fd) in recorded() {
+            let other = if fd.is_some() { None } else { Some(()) };
+            assert!(Message::new(request, other).is_err());
+        }
+        assert_eq!(Message::<()>::new(WorkloadRequest::default(), None), Err(ReadError::NoPayload));
+    }
+}

@@ -4,6 +4,7 @@
 use clap::{CommandFactory as _, Parser as _};
 
 use super::*;
+use crate::control_plane::{Roots, Token};
 
 /// Arguments without the test runner's environment: everything that has a variable is given.
 fn args(said: &[&str]) -> Args {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The protocol in virtual time.
 
+use prost::Message as _;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -140,4 +141,45 @@ fn responses_after_the_end_change_nothing() {
     let (mut delta, now, mut rng) = connected();
     delta.handle_ended(now, Ended::Error, &mut rng);
     assert!(delta.handle_response(response(Kind::Address, "1", &[("a", "1")], &[])).is_empty());
+}
+
+/// The recording holds two ztunnels' conversations with one stand-in control plane; nonces say what answers what.
+#[test]
+fn a_recorded_conversation_is_answered_as_the_recorded_ztunnel_answered() {
+    let records: Vec<(String, Vec<u8>)> = include_str!("../../../tests/wire/xds-ztunnel.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|record| (record["who"].as_str().unwrap().to_owned(), bytes(record["hex"].as_str().unwrap())))
+        .collect();
+    let requests: Vec<_> = records
+        .iter()
+        .filter(|(who, _)| who == "DeltaDiscoveryRequest")
+        .map(|(_, bytes)| DeltaDiscoveryRequest::decode(bytes.as_slice()).unwrap())
+        .collect();
+    let node = requests[0].node.clone().unwrap();
+
+    let now = Instant::now();
+    let mut delta = Delta::new(now, node.clone());
+    delta.handle_timeout(now);
+    let mut ours = sent(delta.handle_connected());
+    let mut nonces = HashSet::new();
+    for (_, bytes) in records.iter().filter(|(who, _)| who == "DeltaDiscoveryResponse") {
+        let response = DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap();
+        if nonces.insert(response.nonce.clone()) {
+            ours.extend(sent(push(&mut delta, response, &[])));
+        }
+    }
+    let theirs: Vec<_> =
+        requests.iter().filter(|request| request.node.as_ref().is_none_or(|other| *other == node)).collect();
+    assert_eq!(ours.len(), 9);
+    for request in &ours {
+        assert!(theirs.contains(&request), "no ztunnel sent {request:?}");
+    }
+    for request in theirs {
+        assert!(ours.contains(request), "we did not send {request:?}");
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
