@@ -126,9 +126,7 @@ impl Tunnel {
                 },
                 Event::End { .. } if self.is_client => self.connection.go_away_gracefully(),
                 Event::End { stream } => self.waiting.entry(stream).or_default().end = true,
-                Event::Reset { stream, .. } | Event::Stop { stream, .. } => {
-                    // Nothing can be sent back any more, so nothing will be consumed either.
-                    self.connection.reset(stream, ErrorCode::CANCEL);
+                Event::Reset { stream, .. } => {
                     self.waiting.remove(&stream);
                 }
                 other => println!("{other:?}"),
@@ -142,6 +140,11 @@ impl Tunnel {
         let now = Instant::now();
         let mut out = Vec::new();
         for (&stream, waiting) in &mut self.waiting {
+            if !self.connection.can_send(stream) {
+                // The client wants nothing back any more.
+                self.connection.consumed(now, stream, std::mem::take(&mut waiting.received));
+                waiting.bytes.clear();
+            }
             while !waiting.bytes.is_empty() {
                 let length = self.connection.send_capacity(stream).min(waiting.bytes.len());
                 self.connection.write_control(&mut out);

@@ -20,7 +20,7 @@
 //!    [`Connection::is_drained`].
 //!
 //! A FIN of the application is [`Connection::finish`] (or the `end` of its last data header) and arrives as [`Event::End`]; a reset is
-//! [`Connection::reset`] with [`ErrorCode::CANCEL`] and arrives as [`Event::Reset`], or as [`Event::Stop`] behind an `End`. A stream is forgotten when both sides have ended it and all
+//! [`Connection::reset`] with [`ErrorCode::CANCEL`] and arrives as [`Event::Reset`]. A stream is forgotten when both sides have ended it and all
 //! bytes were consumed, or at once by a reset from either side. Calls for a forgotten stream do nothing, so the order in
 //! which the caller learns of things does not matter.
 //!

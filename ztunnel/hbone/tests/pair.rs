@@ -220,7 +220,7 @@ fn a_refusal_is_a_status_and_the_end() {
     pair.settle();
     assert!(!pair.server.conn.is_open(there));
     let told = pair.client.seen.iter().filter(|seen| **seen != Seen::Settings).cloned().collect::<Vec<_>>();
-    let stop = Seen::Stop(stream, ErrorCode::NO_ERROR);
+    let stop = Seen::Reset(stream, ErrorCode::NO_ERROR, ResetReason::Peer);
     assert_eq!(told, [Seen::Answer(stream, 401), Seen::End(stream), stop]);
 }
 
@@ -233,10 +233,23 @@ fn a_reset_behind_the_end_leaves_what_was_sent() {
     let there = pair.server_side(stream);
     pair.client.conn.reset(stream, ErrorCode::CANCEL);
     pair.settle();
-    assert_eq!(pair.server.seen.last(), Some(&Seen::Stop(there, ErrorCode::CANCEL)));
+    assert_eq!(pair.server.seen.last(), Some(&Seen::End(there)));
     assert_eq!(pair.server.conn.send_capacity(there), 0);
     pair.server.unstall(pair.now, there);
-    assert_eq!((pair.server.app(there).taken, pair.server.conn.is_open(there)), (1000, false));
+    pair.server.turn(pair.now, &[]);
+    let reset = Seen::Reset(there, ErrorCode::CANCEL, ResetReason::Peer);
+    assert_eq!((pair.server.app(there).taken, pair.server.seen.last()), (1000, Some(&reset)));
+
+    // One who gives up first is told nothing more.
+    let stream = pair.client.request(pair.now, 1000, true);
+    pair.settle();
+    let there = pair.server_side(stream);
+    pair.client.conn.reset(stream, ErrorCode::CANCEL);
+    pair.settle();
+    pair.server.conn.reset(there, ErrorCode::CANCEL);
+    let seen = pair.server.seen.len();
+    pair.server.turn(pair.now, &[]);
+    assert_eq!((pair.server.seen.len(), pair.server.out.len()), (seen, 0));
 }
 
 #[test]

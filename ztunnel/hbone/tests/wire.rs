@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hbone::request::{Authority, BaggageFields, ConnectAnswer, ConnectRequest, Forwarded, TraceParent};
-use hbone::{Connection, ErrorCode, Options};
+use hbone::{Connection, ErrorCode, Options, ResetReason};
 use shell::{End, PREFACE, Seen, budget, frames};
 
 /// The bytes of one conversation in one direction, in the order they were sent.
@@ -176,7 +176,7 @@ fn our_client_understands_the_recorded_server() {
         client.turn(now, &bytes[..data]);
         let mut expected = vec![Seen::Settings, Seen::Answer(stream, status)];
         if status != 200 {
-            expected.extend([Seen::End(stream), Seen::Stop(stream, ErrorCode::NO_ERROR)]);
+            expected.extend([Seen::End(stream), Seen::Reset(stream, ErrorCode::NO_ERROR, ResetReason::Peer)]);
         }
         assert_eq!((client.seen, client.error), (expected, None), "{who}");
         assert_eq!(client.conn.request_room(), if status == 200 { 99 } else { 100 });

@@ -77,6 +77,10 @@ pub enum Event<'i> {
     },
     /// The stream is over at once: by the peer's RST_STREAM, a fault of the peer on this stream, or its GOAWAY. Already forgotten
     /// by the core; bytes held for it are no longer charged. An RST for the application.
+    ///
+    /// A reset that comes behind the peer's `End` takes nothing back of what was sent: peers built on the h2 crate send one as soon as
+    /// they want no more themselves. It is told when the last of those bytes has been consumed, and until then nothing can
+    /// be sent; so after `consumed` ask once more for events.
     Reset {
         /// The stream.
         stream: StreamId,
@@ -84,15 +88,6 @@ pub enum Event<'i> {
         code: ErrorCode,
         /// Why, for the log.
         reason: ResetReason,
-    },
-    /// The peer, which had sent its `End` before, now takes nothing more either (RST_STREAM behind END_STREAM). What it sent still
-    /// belongs to the application: stop reading from the application, let it have what is held for it, report that with
-    /// `consumed`, then close its connection: with an RST if `code` is not NO_ERROR. Nothing can be sent any more.
-    Stop {
-        /// The stream. Forgotten already if nothing was left to consume.
-        stream: StreamId,
-        /// The peer's code.
-        code: ErrorCode,
     },
     /// `send_capacity` answered 0 for this stream, and would not now.
     Writable {

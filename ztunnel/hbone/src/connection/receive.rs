@@ -57,6 +57,9 @@ impl Connection {
             self.forget(stream);
             return Some(Event::Reset { stream, code: ErrorCode::REFUSED_STREAM, reason: ResetReason::NotProcessed });
         }
+        if let Some(event) = self.stopped_and_empty() {
+            return Some(event);
+        }
         while self.send_window.open() > 0 {
             let stream = self.writable.pop_front()?;
             let Some(entry) = self.streams.get_mut(stream) else { continue };
@@ -66,6 +69,19 @@ impl Connection {
             }
             entry.wish = Wish::None;
             return Some(Event::Writable { stream });
+        }
+        None
+    }
+
+    /// A stream that was reset behind its end, once the application has all of it.
+    fn stopped_and_empty(&mut self) -> Option<Event<'static>> {
+        let is_over = |stream| self.streams.get(stream).is_none_or(|entry| entry.receive.is_empty());
+        while let Some(at) = self.stopped.iter().position(|&(stream, _)| is_over(stream)) {
+            let (stream, code) = self.stopped.swap_remove(at);
+            if self.streams.get(stream).is_some() {
+                self.forget(stream);
+                return Some(Event::Reset { stream, code, reason: ResetReason::Peer });
+            }
         }
         None
     }
@@ -233,8 +249,9 @@ impl Connection {
         if entry.local == Half::Waiting {
             self.spend(Kind::Resets, now)?;
         } else if entry.remote == Half::Ended {
-            self.end_local(stream);
-            return Ok(Some(Event::Stop { stream, code }));
+            self.streams.end(stream, |stream| &mut stream.local);
+            self.stopped.push((stream, code));
+            return Ok(None);
         }
         self.forget(stream);
         Ok(Some(Event::Reset { stream, code, reason: ResetReason::Peer }))

@@ -91,7 +91,7 @@ impl Connection {
 
     /// How many bytes one DATA frame of this stream may carry now: the least of its window, the connection's and the peer's
     /// MAX_FRAME_SIZE. After a 0 there is one [`super::Event::Writable`] when that changes; not so for a stream that cannot send at
-    /// all, because it is not answered yet, is finished or is over.
+    /// all ([`Self::can_send`]).
     pub fn send_capacity(&mut self, stream: StreamId) -> usize {
         let Some(entry) = self.streams.get_mut(stream).filter(|stream| stream.local == Half::Open) else { return 0 };
         let of_stream = entry.send.open();
@@ -105,6 +105,12 @@ impl Connection {
             }
         }
         most.min(self.peer.max_frame_size) as usize
+    }
+
+    /// Whether anything can still be sent on this stream, now or once the windows open: it is answered, not finished, and the peer
+    /// has not reset it.
+    pub fn can_send(&self, stream: StreamId) -> bool {
+        self.streams.get(stream).is_some_and(|stream| stream.local == Half::Open)
     }
 
     /// The header of a DATA frame. It spends the windows, so exactly `length` bytes must follow it. `None` if the stream cannot send,
@@ -136,7 +142,8 @@ impl Connection {
             self.options.budget.refund(released);
         }
         if entry.remote == Half::Ended {
-            if entry.is_ended() && entry.receive.is_empty() {
+            let is_over = entry.is_ended() && entry.receive.is_empty();
+            if is_over && !self.stopped.iter().any(|&(stopped, _)| stopped == stream) {
                 self.forget(stream);
             }
             return;
@@ -170,7 +177,7 @@ impl Connection {
     /// The application has sent its FIN: END_STREAM on an empty DATA frame, queued as a control frame. The same in the caller's own
     /// order is `data_header(stream, 0, true)`. A server that has not answered yet does nothing.
     pub fn finish(&mut self, stream: StreamId) {
-        if self.streams.get(stream).is_some_and(|stream| stream.local == Half::Open) {
+        if self.can_send(stream) {
             self.control.extend_from_slice(&frame::data_header(stream.number, 0, true));
             self.end_local(stream);
         }
@@ -216,7 +223,7 @@ impl Connection {
         size
     }
 
-    pub(super) fn end_local(&mut self, id: StreamId) {
+    fn end_local(&mut self, id: StreamId) {
         self.streams.end(id, |stream| &mut stream.local);
         if self.streams.get(id).is_some_and(|stream| stream.is_ended() && stream.receive.is_empty()) {
             self.forget(id);

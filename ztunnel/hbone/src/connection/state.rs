@@ -32,6 +32,8 @@ pub struct Connection {
     pub(super) peer: Peer,
     /// Slots of streams to be told that they may send.
     pub(super) writable: VecDeque<StreamId>,
+    /// Streams the peer has reset behind its own end, to be told when they are empty.
+    pub(super) stopped: Vec<(StreamId, ErrorCode)>,
     /// Bytes held for all streams.
     pub(super) held: usize,
     /// Frames to send before any data.
@@ -159,6 +161,7 @@ impl Connection {
                 table: Table::Assumed,
             },
             writable: VecDeque::new(),
+            stopped: Vec::new(),
             held: 0,
             control: Vec::new(),
             forced: 0,

@@ -20,7 +20,6 @@ pub enum Seen {
     Answer(StreamId, u16),
     End(StreamId),
     Reset(StreamId, ErrorCode, ResetReason),
-    Stop(StreamId, ErrorCode),
     GoAway(ErrorCode),
 }
 
@@ -150,7 +149,6 @@ impl End {
             }
             Event::Writable { stream } => self.app(stream).blocked = false,
             Event::GoAway { code } => self.seen.push(Seen::GoAway(code)),
-            Event::Stop { stream, code } => self.seen.push(Seen::Stop(stream, code)),
         }
     }
 
