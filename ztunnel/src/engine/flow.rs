@@ -36,6 +36,8 @@ pub(super) struct Flow {
     pub(super) deadline: Option<Instant>,
     /// Whether it is in the queue of flows to be moved.
     pub(super) is_queued: bool,
+    /// Whether it is among those its tunnel tells when it can be written to again.
+    pub(super) is_waiting: bool,
 }
 
 /// How far a flow has got. Only a flow in `Open` moves bytes both ways.

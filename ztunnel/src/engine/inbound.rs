@@ -35,6 +35,7 @@ impl Worker {
             story: Story::Early { source: peer, destination: local },
             deadline: None,
             is_queued: false,
+            is_waiting: false,
         });
         tunnel.bind(id, key);
         self.admit_stream(key, request);
@@ -93,6 +94,7 @@ impl Worker {
         if self.may_wait(key, &verdict) {
             return self.park_flow(key, Waiting::Request(request));
         }
+        Self::tell_dry_run(&judged, &verdict);
         let authority = Some(Box::new(request.authority));
         let ends = Ends { source, destination: local, authority };
         self.open_record(key, delivery.traffic.clone(), ends, Some(judged));
@@ -110,15 +112,7 @@ impl Worker {
         let pod = &flow.site.name;
         let Judged { source, destination, identity, .. } = judged;
         let inquiry = Inquiry { pod, source: *source, destination: *destination, identity: identity.as_ref() };
-        let verdict = decide::authz(snapshot, &inquiry);
-        let dry_run = match &verdict {
-            Ok(admitted) => admitted.dry_run(),
-            Err(denied) => &denied.dry_run,
-        };
-        for what in dry_run {
-            tracing::info!(target: "ztunnel::authz", %source, %destination, "{what}");
-        }
-        verdict
+        decide::authz(snapshot, &inquiry)
     }
 
     /// A denial that discovery may lift any moment is waited for, once.
@@ -126,6 +120,17 @@ impl Worker {
         let is_provisional = verdict.as_ref().is_err_and(Denied::is_provisional);
         is_provisional
             && self.flows.get(key).is_some_and(|flow| flow.deadline.is_none_or(|deadline| deadline > self.now))
+    }
+
+    /// Says what policies on trial would have done, once per connection.
+    pub(super) fn tell_dry_run(judged: &Judged, verdict: &Result<Admitted, Denied>) {
+        let dry_run = match verdict {
+            Ok(admitted) => admitted.dry_run(),
+            Err(denied) => &denied.dry_run,
+        };
+        for what in dry_run {
+            tracing::info!(source = %judged.source, destination = %judged.destination, "{what}");
+        }
     }
 
     /// Connects to the application the verdict admits.

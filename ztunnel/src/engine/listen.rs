@@ -102,6 +102,7 @@ impl Worker {
             story: Story::Early { source: peer, destination },
             deadline: None,
             is_queued: false,
+            is_waiting: false,
         });
         let watched = self.poll.add_edge(&stream, Token::App(key));
         if let Some(flow) = self.flows.get_mut(key) {

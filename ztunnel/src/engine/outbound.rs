@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hbone::StreamId;
 use hbone::request::{Authority, Baggage, BaggageFields, ConnectAnswer, ConnectRequest, Forwarded, TraceParent};
+use hbone::{NoStream, StreamId};
 use mesh_proto::contract::port;
 use mesh_proto::spiffe::Identity;
 use rand::RngExt;
@@ -194,7 +194,14 @@ impl Worker {
         };
         let opened = match self.tunnels.get_mut(tunnel_key) {
             Some(tunnel) => match &mut tunnel.phase {
-                Phase::Open(session) => session.connection.request(now, &hop.request).map_err(Failure::NoStream),
+                Phase::Open(session) => {
+                    // A burst of requests must not look like a peer that does not read.
+                    session.connection.write_control(&mut self.control);
+                    self.buffers.fill(&mut tunnel.frames);
+                    tunnel.frames.put(&self.control);
+                    self.control.clear();
+                    session.connection.request(now, &hop.request).map_err(Failure::NoStream)
+                }
                 Phase::Parked | Phase::Connecting(_) | Phase::Handshaking(_) => Err(Failure::TunnelClosed),
             },
             None => Err(Failure::TunnelClosed),
@@ -208,6 +215,10 @@ impl Worker {
                 flow.stage = Stage::Asked(hop);
                 self.set_flow_deadline(key, now + self.options.deadlines.answer);
                 self.mark_dirty(tunnel_key);
+            }
+            Err(failure @ Failure::NoStream(NoStream::TooLarge { .. })) => {
+                self.hand_back(tunnel_key);
+                self.fail_flow(key, failure);
             }
             Err(failure) => {
                 // The tunnel cannot serve: it takes nobody else, and this flow looks for another.
@@ -280,24 +291,27 @@ impl Worker {
                 identity: hop.key.identity.clone(),
                 reason: format!("none came within {:?}; check the control plane", deadlines.certificate).into(),
             },
-            Stage::Parked(_) => self.why_parked(key),
+            Stage::Parked(_) => return self.parked_in_vain(key),
             Stage::Pooled(_) | Stage::Asked(_) => Failure::AnswerTimeout(deadlines.answer),
             Stage::Dialling => Failure::ConnectTimeout { after: deadlines.connect },
         };
         self.fail_flow(key, failure);
     }
 
-    /// What a parked flow has been waiting for in vain.
-    fn why_parked(&mut self, key: Key<Flow>) -> Failure {
+    /// The fact a flow is parked for has not come in time. What is known by now may still decide it.
+    fn parked_in_vain(&mut self, key: Key<Flow>) {
         let snapshot = self.snapshot();
         let waited = self.options.deadlines.workload;
-        let Some(flow) = self.flows.get(key) else { return Failure::Drained };
+        let Some(flow) = self.flows.get(key) else { return };
         let pod = &flow.site.pod;
         if snapshot.own(&flow.site.name).is_none() {
             let (namespace, name) = (pod.namespace.as_str().into(), pod.name.as_str().into());
-            return Failure::WorkloadUnknown { namespace, name, waited };
+            return self.fail_flow(key, Failure::WorkloadUnknown { namespace, name, waited });
         }
-        Failure::Discovery { waited }
+        self.resume_flow(key);
+        if self.flows.get(key).is_some_and(|flow| matches!(flow.stage, Stage::Parked(_))) {
+            self.fail_flow(key, Failure::Discovery { waited });
+        }
     }
 
     fn connect_request(&mut self, site: &Site, source: SocketAddr, hbone: &Hbone) -> ConnectRequest {

@@ -30,6 +30,7 @@ impl Worker {
         if self.may_wait(key, &verdict) {
             return self.park_flow(key, Waiting::Plaintext);
         }
+        Self::tell_dry_run(&judged, &verdict);
         let ends = Ends { source, destination: delivery.app, authority: None };
         self.open_record(key, delivery.traffic.clone(), ends, Some(judged));
         match verdict {

@@ -194,7 +194,11 @@ impl Worker {
         }
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
         if !tunnel.sealed.is_empty() {
-            return tunnel.waiting.push(key);
+            if !flow.is_waiting {
+                flow.is_waiting = true;
+                tunnel.waiting.push(key);
+            }
+            return;
         }
         let Tunnel { phase: super::tunnel::Phase::Open(session), frames, .. } = tunnel else { return };
         session.connection.write_control(&mut self.control);

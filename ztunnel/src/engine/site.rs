@@ -2,8 +2,9 @@
 //! A pod as one data thread knows it: where its sockets are made, what it may hold, its tunnels, and how far it is from being closed.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hbone::Budget;
 use hbone::request::Baggage;
@@ -34,6 +35,8 @@ pub(super) struct Site {
     pub(super) listeners: RefCell<Vec<Key<Listening>>>,
     /// The baggage of the pod's own workload, as long as its record stays the same.
     pub(super) baggage: RefCell<Option<(Arc<Workload>, Option<Baggage>)>>,
+    /// When the control side was last asked for the pod's record.
+    pub(super) demanded: Cell<Option<Instant>>,
     /// Inbound handshakes under way.
     pub(super) handshakes: Cell<usize>,
     /// Flows and tunnels that exist.
@@ -87,6 +90,7 @@ impl Site {
             pool: RefCell::new(Pool::new(limits)),
             listeners: RefCell::default(),
             baggage: RefCell::default(),
+            demanded: Cell::new(None),
             handshakes: Cell::new(0),
             live: Cell::new(0),
             phase: Cell::new(Phase::Open),
@@ -100,7 +104,7 @@ impl Site {
     }
 
     /// Starts a connection from inside the pod, as `from` if that is given and allowed.
-    pub(super) fn dial(&self, to: std::net::SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
+    pub(super) fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
         let dial = Dial { to, from };
         let stream = match &self.netns {
             Some(netns) => netns.run(|| dial.socket(&self.socket))??,

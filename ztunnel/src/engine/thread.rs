@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
 use mesh_proto::spiffe::Identity;
@@ -135,7 +135,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         loop {
             let idle = self.ready.is_empty() && self.dirty.is_empty();
-            let wait = if idle { self.timers.wait(self.now) } else { Some(std::time::Duration::ZERO) };
+            let wait = if idle { self.timers.wait(self.now) } else { Some(Duration::ZERO) };
             let events = match self.poll.wait(wait) {
                 Ok(events) => events,
                 Err(error) => {
@@ -175,14 +175,18 @@ impl Worker {
     /// The credential of an identity, unless it is missing or has run out.
     pub(super) fn credential(&mut self, identity: &Identity) -> Option<Arc<Credential>> {
         let found = self.credentials.load().get(identity)?;
-        (found.not_after() > std::time::SystemTime::now()).then(|| Arc::clone(found))
+        (found.not_after() > SystemTime::now()).then(|| Arc::clone(found))
     }
 
     /// Something waits for a fact of the mesh.
     pub(super) fn park_on_mesh(&mut self, site: &Site, work: Work) {
-        let demand = Demand::Workload { namespace: site.pod.namespace.clone(), name: site.pod.name.clone() };
-        // If nobody listens any more the process is ending, and the deadline will tell.
-        let _ = self.demands.send(demand);
+        let is_recent = |asked: Instant| self.now.duration_since(asked) < ASK_AGAIN;
+        if !site.demanded.get().is_some_and(is_recent) {
+            site.demanded.set(Some(self.now));
+            let demand = Demand::Workload { namespace: site.pod.namespace.clone(), name: site.pod.name.clone() };
+            // If nobody listens any more the process is ending, and the deadline will tell.
+            let _ = self.demands.send(demand);
+        }
         self.parked.mesh.push(work);
     }
 
@@ -274,13 +278,23 @@ impl Worker {
                 if self.book.next_sweep().is_some_and(|at| at <= self.now) {
                     self.book.sweep(self.now);
                 }
-                let (tunnels, flows) = (&self.tunnels, &self.flows);
-                self.parked.mesh.retain(|work| match work {
-                    Work::Flow(key) => flows.get(*key).is_some(),
-                    Work::Tunnel(key) => tunnels.get(*key).is_some(),
-                });
+                self.forget_gone();
             }
         }
+    }
+
+    /// Who waited for a fact and has ended meanwhile is forgotten.
+    fn forget_gone(&mut self) {
+        let (tunnels, flows) = (&self.tunnels, &self.flows);
+        let exists = |work: &Work| match work {
+            Work::Flow(key) => flows.get(*key).is_some(),
+            Work::Tunnel(key) => tunnels.get(*key).is_some(),
+        };
+        self.parked.mesh.retain(exists);
+        self.parked.certificates.retain(|_, waiting| {
+            waiting.retain(exists);
+            !waiting.is_empty()
+        });
     }
 
     /// One pass over what can move now; what can move further comes again next turn.
@@ -303,4 +317,6 @@ impl Worker {
 }
 
 /// How often pools and accounts are looked through.
-const SWEEP: std::time::Duration = std::time::Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often the control side is asked for the same record.
+const ASK_AGAIN: Duration = Duration::from_secs(1);

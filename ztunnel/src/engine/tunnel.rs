@@ -32,6 +32,8 @@ pub(super) struct Tunnel {
     pub(super) frames: Buffer,
     /// The flows of its streams, by slot.
     pub(super) streams: Vec<Option<(StreamId, Key<Flow>)>>,
+    /// How many streams have flows.
+    pub(super) bound: usize,
     /// Flows that wait for the socket to take what is sealed.
     pub(super) waiting: Vec<Key<Flow>>,
     /// Writing has failed; reading goes on until it finds the end.
@@ -78,6 +80,7 @@ impl Tunnel {
             sealed: Buffer::default(),
             frames: Buffer::default(),
             streams: Vec::new(),
+            bound: 0,
             waiting: Vec::new(),
             broken: None,
             is_dirty: false,
@@ -100,6 +103,7 @@ impl Tunnel {
     }
 
     pub(super) fn bind(&mut self, id: StreamId, flow: Key<Flow>) {
+        self.bound += 1;
         if self.streams.len() <= id.slot() {
             self.streams.resize(id.slot() + 1, None);
         }
@@ -111,11 +115,12 @@ impl Tunnel {
             && slot.is_some_and(|(known, _)| known == id)
         {
             *slot = None;
+            self.bound -= 1;
         }
     }
 
     pub(super) fn has_streams(&self) -> bool {
-        self.streams.iter().any(Option::is_some)
+        self.bound > 0
     }
 }
 
@@ -264,11 +269,15 @@ impl Worker {
         };
         tunnel.phase = Phase::Open(Box::new(Session { connection, records, peer }));
         tunnel.deadline = None;
-        if tunnel.site.phase.get() != SitePhase::Open {
-            self.tunnel_goes_away(key);
-        } else if let End::Client(pool_key) = &tunnel.end {
+        let site = tunnel.site.clone();
+        if let End::Client(pool_key) = &tunnel.end {
             let pool_key = pool_key.clone();
             self.pool_connected(key, &pool_key);
+        }
+        if site.phase.get() != SitePhase::Open {
+            // It serves those who waited for it, and nobody else.
+            site.pool.borrow_mut().withdraw_all();
+            self.tunnel_goes_away(key);
         }
         self.mark_dirty(key);
         // What came behind the handshake in the same read.
@@ -373,11 +382,20 @@ impl Worker {
         }
         self.buffers.give(&mut tunnel.frames);
         self.buffers.give(&mut tunnel.sealed);
-        for flow in std::mem::take(&mut tunnel.waiting) {
-            self.queue_flow(flow);
-        }
+        let waiting = std::mem::take(&mut tunnel.waiting);
+        self.wake_waiting(waiting);
         self.set_tunnel_alarm(key);
         self.close_if_drained(key);
+    }
+
+    /// Lets flows go on that waited for a tunnel's socket.
+    fn wake_waiting(&mut self, waiting: Vec<Key<Flow>>) {
+        for key in waiting {
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.is_waiting = false;
+            }
+            self.queue_flow(key);
+        }
     }
 
     /// A write failed: the peer has gone. What it sent before may still be there, so the end is left to be found by reading.
@@ -462,9 +480,7 @@ impl Worker {
         for (_, flow) in tunnel.streams.into_iter().flatten() {
             self.tunnel_lost(flow, &failure);
         }
-        for flow in tunnel.waiting {
-            self.queue_flow(flow);
-        }
+        self.wake_waiting(tunnel.waiting);
         tunnel.site.leave();
     }
 

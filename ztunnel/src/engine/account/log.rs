@@ -19,10 +19,15 @@ pub struct AccessLog {
     /// How lines look.
     pub format: Format,
     /// Whether lines of a level are wanted.
-    pub is_enabled: Arc<dyn Fn(Level) -> bool + Send + Sync>,
+    pub is_enabled: Arc<IsEnabled>,
     /// Takes whole lines, each with its end of line; the number says how many.
-    pub write: Arc<dyn Fn(&[u8], u64) + Send + Sync>,
+    pub write: Arc<WriteLines>,
 }
+
+/// See [`AccessLog::is_enabled`].
+pub type IsEnabled = dyn Fn(Level) -> bool + Send + Sync;
+/// See [`AccessLog::write`].
+pub type WriteLines = dyn Fn(&[u8], u64) + Send + Sync;
 
 impl From<Sink> for AccessLog {
     fn from(sink: Sink) -> Self {
