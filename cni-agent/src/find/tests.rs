@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Namespaces found among processes that exist only in a folder.
 
 use super::*;
 

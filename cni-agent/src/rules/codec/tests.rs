@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Attributes out and in, and bytes nobody should send.
 
 use proptest::prelude::*;
 

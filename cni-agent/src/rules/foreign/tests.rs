@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! What other agents leave, recognised and told apart from what is none of ours.
 
 use super::super::ruleset::{FoundBase, FoundChain, FoundRule};
 use super::*;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Routes and rules as messages.
 
 use super::super::plan::{Options, Plan};
 use super::*;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Files good and bad, document by document.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! What stands when files come, go, clash and break.
+
 use proptest::prelude::*;
 
 use super::*;
