@@ -5,6 +5,8 @@
 //! between the TLS record layer and the application's sockets: decrypted bytes in, [`Event`]s out, frames to send. It has no sockets, no
 //! clock and no threads; time is an argument. One [`Connection`] belongs to one thread.
 //!
+//! What goes over the wire, with every header, code, limit and number, is written down in [`protocol`].
+//!
 //! # How a caller drives it
 //!
 //! 1. **In.** Feed received bytes, cut anywhere, to [`Connection::next_event`] until it answers `None`, acting on each event. Payload comes as
@@ -113,6 +115,9 @@ mod frame;
 mod header;
 mod options;
 pub mod request;
+
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {}
 
 pub use budget::{Budget, OverBudget, Scope};
 pub use connection::{Connection, Event, ResetReason, StreamId};
