@@ -5,6 +5,7 @@
 //! writes what is queued and closes. Messages tell the operator what the peer did and which limit stood against it.
 
 use std::fmt;
+use std::time::Duration;
 
 /// An HTTP/2 error code (RFC 9113 §7), as carried by RST_STREAM and GOAWAY.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,15 +122,18 @@ pub enum ConnectionError {
     },
     /// No sign of life within the time a ping has.
     #[error("no answer to a ping within {0:?} and nothing else received: the peer or the path to it is gone")]
-    PingTimeout(std::time::Duration),
-    /// The peer did not finish something it had to finish: preface and SETTINGS, or a header block it began.
-    #[error("the peer did not complete {what} in {limit:?}")]
-    Slow {
+    PingTimeout(Duration),
+    /// The peer has not sent its SETTINGS, or not acknowledged ours, in time.
+    #[error("the peer has not sent {what} within {limit:?} of the opening")]
+    SlowOpening {
         /// What is missing.
         what: &'static str,
         /// How long it had.
-        limit: std::time::Duration,
+        limit: Duration,
     },
+    /// The peer began a header block, which nothing may interrupt, and has not ended it in time.
+    #[error("a header block was not complete within {0:?}")]
+    SlowHeaders(Duration),
     /// The connection was used after it had ended.
     #[error("the connection has ended")]
     Ended,
@@ -144,10 +148,12 @@ impl ConnectionError {
             Self::FlowControl(_) => ErrorCode::FLOW_CONTROL_ERROR,
             Self::StreamClosed(_) => ErrorCode::STREAM_CLOSED,
             Self::Compression(_) => ErrorCode::COMPRESSION_ERROR,
-            Self::Flood(_) | Self::HeaderBlock { .. } | Self::ControlBacklog { .. } => ErrorCode::ENHANCE_YOUR_CALM,
+            Self::Flood(_) | Self::HeaderBlock { .. } | Self::SlowHeaders(_) | Self::ControlBacklog { .. } => {
+                ErrorCode::ENHANCE_YOUR_CALM
+            }
             // As ztunnel: a peer that is gone is told nothing is wrong, should it come back.
             Self::PingTimeout(_) | Self::Ended => ErrorCode::NO_ERROR,
-            Self::Slow { .. } => ErrorCode::SETTINGS_TIMEOUT,
+            Self::SlowOpening { .. } => ErrorCode::SETTINGS_TIMEOUT,
         }
     }
 }

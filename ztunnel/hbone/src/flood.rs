@@ -31,7 +31,8 @@ impl Kind {
     /// (most at once, more per second)
     const fn rate(self) -> (u16, u16) {
         match self {
-            Self::Resets => (256, 64),
+            // An application that cannot be reached makes its clients give up, two hundred streams a second if they are impatient.
+            Self::Resets => (512, 256),
             Self::Faults => (128, 16),
             Self::Pings => (512, 128),
             Self::Settings => (64, 8),

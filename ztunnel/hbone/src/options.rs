@@ -50,15 +50,21 @@ impl Options {
     /// Numbers HTTP/2 has no room for, brought back to the nearest it has: a tuning variable must not break the wire.
     pub(crate) fn sound(self: Arc<Self>) -> Arc<Self> {
         let window = |size: u32| size.min(MAX_WINDOW);
+        let time = |time: Duration| time.min(MAX_TIME);
         let sound = Self {
             // Until it has read our SETTINGS a peer counts on the default, so a smaller window would be overdrawn in good faith.
             initial_window: window(self.initial_window.max(DEFAULT_WINDOW)),
             max_window: window(self.max_window.max(self.initial_window).max(DEFAULT_WINDOW)),
             connection_window: window(self.connection_window.max(DEFAULT_WINDOW)),
             max_frame_size: self.max_frame_size.clamp(MIN_FRAME_SIZE, MAX_FRAME_SIZE),
+            ping_interval: time(self.ping_interval),
+            ping_timeout: time(self.ping_timeout),
+            opening_timeout: time(self.opening_timeout),
             ..(*self).clone()
         };
-        let numbers = |o: &Self| (o.initial_window, o.max_window, o.connection_window, o.max_frame_size);
+        let sizes = |o: &Self| (o.initial_window, o.max_window, o.connection_window, o.max_frame_size);
+        let times = |o: &Self| (o.ping_interval, o.ping_timeout, o.opening_timeout);
+        let numbers = |o: &Self| (sizes(o), times(o));
         if numbers(&sound) == numbers(&self) { self } else { Arc::new(sound) }
     }
 
@@ -86,6 +92,8 @@ impl Options {
 /// What every window is before anybody says otherwise, and the least the connection's can be (RFC 9113 §6.9.2).
 pub(crate) const DEFAULT_WINDOW: u32 = 65_535;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// As good as never, and still a time the clock can be set to.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +107,8 @@ mod tests {
             Options { initial_window: u32::MAX, connection_window: 1, max_frame_size: 1, ..(*defaults).clone() };
         let sound = Arc::new(absurd).sound();
         assert_eq!((sound.initial_window, sound.max_window), (MAX_WINDOW, MAX_WINDOW));
+        let never = Arc::new(Options { ping_interval: Duration::MAX, ..(*defaults).clone() }).sound();
+        assert_eq!(never.ping_interval, MAX_TIME);
         let tiny = Arc::new(Options { initial_window: 0, max_window: 0, ..(*defaults).clone() }).sound();
         assert_eq!((tiny.initial_window, tiny.max_window), (65_535, 65_535));
         assert_eq!((sound.connection_window, sound.max_frame_size), (65_535, 16_384));

@@ -365,7 +365,7 @@ fn a_peer_that_never_begins_is_given_up() {
         assert_eq!(deadline, now + Duration::from_secs(10));
         let error = end.conn.handle_timeout(deadline).unwrap_err();
         assert_eq!(error.code(), ErrorCode::SETTINGS_TIMEOUT);
-        assert!(matches!(error, ConnectionError::Slow { what: "its SETTINGS", .. }));
+        assert!(matches!(error, ConnectionError::SlowOpening { what: "its SETTINGS", .. }));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::keepalive::KEEPALIVE;
 use super::keepalive::{DRAIN, Due};
-use super::state::{Connection, Life, Role};
+use super::state::{Connection, Life, Opening, Role};
 use crate::error::{ConnectionError, ErrorCode};
 use crate::frame;
 
@@ -28,9 +28,9 @@ impl Connection {
             return Ok(());
         }
         let limit = self.options.opening_timeout;
-        for (since, what) in self.waits().into_iter().flatten() {
+        for (since, error) in self.waits().into_iter().flatten() {
             if now >= since + limit {
-                return Err(self.fail(ConnectionError::Slow { what, limit }));
+                return Err(self.fail(error));
             }
         }
         match self.keepalive.check(now, self.options.ping_timeout) {
@@ -43,16 +43,18 @@ impl Connection {
         }
     }
 
-    /// What the peer has begun or must begin, and since when.
-    fn waits(&self) -> [Option<(Instant, &'static str)>; 2] {
-        let opening = if !self.opening.settings_seen {
-            Some((self.started, "its SETTINGS"))
-        } else if !self.opening.ack_seen {
-            Some((self.started, "the acknowledgement of our SETTINGS"))
-        } else {
-            None
+    /// What the peer has begun or must begin, since when, and what it is if that takes too long.
+    fn waits(&self) -> [Option<(Instant, ConnectionError)>; 2] {
+        let limit = self.options.opening_timeout;
+        let missing = match self.opening {
+            Opening { settings_seen: false, .. } => Some("its SETTINGS"),
+            Opening { ack_seen: false, .. } => Some("the acknowledgement of our SETTINGS"),
+            _ => None,
         };
-        [opening, self.block_began.map(|since| (since, "a header block"))]
+        [
+            missing.map(|what| (self.started, ConnectionError::SlowOpening { what, limit })),
+            self.block_began.map(|since| (since, ConnectionError::SlowHeaders(limit))),
+        ]
     }
 
     /// Says that no more streams are taken, and lets those go on that are open or on their way. A server announces it, and

@@ -4,8 +4,7 @@
 use std::time::Instant;
 
 use super::event::{Event, ResetReason, StreamId};
-use super::keepalive::DRAIN;
-use super::keepalive::KEEPALIVE;
+use super::keepalive::{DRAIN, KEEPALIVE};
 use super::recent::Past;
 use super::state::{Connection, Life, Role, Table};
 use super::streams::{Half, Wish};

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::event::{Event, StreamId};
 use super::recent::Past;
+use super::send::EARNED_PER_STREAM;
 use super::state::{Connection, Life, Role};
 use super::streams::Half;
 use crate::error::{ConnectionError, ErrorCode};
@@ -42,7 +43,10 @@ impl Connection {
             Err(Past::Idle) => Err(ConnectionError::Protocol("HEADERS on a stream the peer cannot open")),
             Err(Past::Skipped) => Err(ConnectionError::Protocol("a stream number lower than one used before")),
             Err(Past::Closed) => Err(ConnectionError::StreamClosed(number)),
-            Err(Past::Forgiven) => self.pass_over(block).map(|()| None),
+            Err(Past::Forgiven) => {
+                self.spend(Kind::Noise, now)?;
+                self.pass_over(block).map(|()| None)
+            }
         }
     }
 
@@ -54,9 +58,11 @@ impl Connection {
         block: &[u8],
     ) -> Result<Option<Event<'i>>, ConnectionError> {
         self.streams.begin(number);
+        self.flood.earn(Kind::Noise, EARNED_PER_STREAM);
         if let Life::Leaving { .. } = self.life {
             // The client has been told that this one is not looked at (RFC 9113 §6.8).
             self.streams.forgive(number);
+            self.spend(Kind::Noise, now)?;
             return self.pass_over(block).map(|()| None);
         }
         let mut fields = RequestFields::default();
@@ -68,6 +74,9 @@ impl Connection {
                 self.spend(Kind::Faults, now)?;
             }
             return Ok(Some(self.refuse(number, ErrorCode::REFUSED_STREAM, "too many streams on this connection")));
+        }
+        if !within {
+            self.spend(Kind::Noise, now)?;
         }
         let requested = match fields.finish() {
             _ if !within => Requested::Bad { status: 431, reason: "the header list is over the limit" },

@@ -56,6 +56,7 @@ impl Connection {
             return Err(NoStream::TooLarge { size, limit });
         }
         self.streams.begin(number);
+        self.flood.earn(Kind::Noise, EARNED_PER_STREAM);
         Ok(self.insert(now, number, Half::Open, Half::Waiting))
     }
 
@@ -233,5 +234,7 @@ impl Connection {
 
 /// The last number a client may use.
 const LAST_NUMBER: u32 = (1 << 31) - 1;
+/// Frames without content a peer may send for each stream: a reset that crosses ours, an empty DATA frame.
+pub(super) const EARNED_PER_STREAM: u16 = 2;
 /// WINDOW_UPDATEs a peer may send for each DATA frame it gets.
 const EARNED_PER_FRAME: u16 = 4;
