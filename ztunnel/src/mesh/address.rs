@@ -64,7 +64,7 @@ pub struct NetworkCidr {
 /// The name of a service, `namespace/hostname`: its discovery name and its key in every table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct ServiceKey(Text);
+pub struct ServiceKey(pub(super) Text);
 
 /// A waypoint or network gateway, and the port on which it speaks HBONE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

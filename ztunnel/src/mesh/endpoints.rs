@@ -20,7 +20,7 @@ pub struct Endpoint {
 }
 
 /// The endpoints of a service as readers see them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Endpoints<'a> {
     list: &'a [Endpoint],
     heaviest: u32,
@@ -54,12 +54,6 @@ impl Deref for Endpoints<'_> {
     type Target = [Endpoint];
     fn deref(&self) -> &[Endpoint] {
         self.list
-    }
-}
-
-impl Default for Endpoints<'_> {
-    fn default() -> Self {
-        Self { list: &[], heaviest: 0 }
     }
 }
 

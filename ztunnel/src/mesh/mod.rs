@@ -10,6 +10,7 @@ mod change;
 mod dump;
 mod endpoints;
 mod index;
+mod memberships;
 mod policy;
 mod ports;
 mod refused;
@@ -31,6 +32,7 @@ pub use address::{
 pub use change::{Change, Kind};
 pub use dump::Dump;
 pub use endpoints::{Endpoint, Endpoints};
+pub use memberships::Memberships;
 pub use policy::{Action, Clause, Match, Policy, PolicyError, Rule, Scope as PolicyScope, ServiceAccount, StringMatch};
 pub use ports::PortMap;
 pub use refused::{Effect, PolicyEntry, Reach, RefusedAddress, RefusedPolicy};

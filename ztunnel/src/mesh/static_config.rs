@@ -124,7 +124,7 @@ fn move_endpoints(service: &mut Service, workloads: &mut BTreeMap<Text, Workload
     for endpoint in std::mem::take(&mut service.endpoints).into_values() {
         match workloads.get_mut(&endpoint.workload_uid) {
             Some(workload) => {
-                workload.services.entry(key.clone()).or_insert(endpoint.port);
+                workload.services.add(key.clone(), endpoint.port);
                 if endpoint.status == super::workload::Health::Unhealthy {
                     workload.status = endpoint.status;
                 }

@@ -13,7 +13,7 @@ use super::policy::Policy;
 use super::refused::{PolicyEntry, Reach, RefusedAddress, RefusedPolicy};
 use super::service::Service;
 use super::snapshot::{Network, Snapshot};
-use super::text::Text;
+use super::text::{Shared, Text};
 use super::workload::{NetworkMode, Workload};
 
 /// Holds the current snapshot and makes the next.
@@ -21,6 +21,7 @@ use super::workload::{NetworkMode, Workload};
 pub struct Store {
     node: Text,
     current: Arc<Snapshot>,
+    shared: Shared,
 }
 
 /// What came of some changes.
@@ -75,7 +76,7 @@ impl Changed {
 impl Store {
     /// A store that knows nothing yet. Without a node's name the workloads of all nodes count as local.
     pub fn new(node: &str) -> Self {
-        Self { node: node.into(), current: Arc::default() }
+        Self { node: node.into(), current: Arc::default(), shared: Shared::default() }
     }
 
     /// The current snapshot.
@@ -87,6 +88,7 @@ impl Store {
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Applied {
         let mut next = Next {
             node: &self.node,
+            shared: &mut self.shared,
             snapshot: Snapshot::clone(&self.current),
             endpoints: BTreeMap::new(),
             rejected: Vec::new(),
@@ -109,6 +111,7 @@ impl Store {
 /// A snapshot in the making.
 struct Next<'a> {
     node: &'a Text,
+    shared: &'a mut Shared,
     snapshot: Snapshot,
     /// Endpoints that came or went, by service and uid: each list is rebuilt once per batch, however many changed.
     endpoints: BTreeMap<ServiceKey, BTreeMap<Text, Option<Endpoint>>>,
@@ -131,12 +134,13 @@ impl Next<'_> {
         }
     }
 
-    fn put_workload(&mut self, workload: Workload) {
+    fn put_workload(&mut self, mut workload: Workload) {
         self.forget_refused(&workload.uid);
         if self.snapshot.workload(&workload.uid).is_some_and(|old| **old == workload) {
             return;
         }
         self.take_workload(&workload.uid.clone());
+        workload.share(self.shared);
         let workload = Arc::new(workload);
         self.note_workload(&workload);
         if self.is_local(&workload) {
@@ -150,7 +154,7 @@ impl Next<'_> {
         if let Some(key) = hostname_key(&workload) {
             self.snapshot.workloads_by_hostname.add(key, &workload);
         }
-        for (service, ports) in &workload.services {
+        for (service, ports) in workload.services.iter() {
             let endpoint = Endpoint { workload: Arc::clone(&workload), ports: ports.clone() };
             self.endpoints.entry(service.clone()).or_default().insert(workload.uid.clone(), Some(endpoint));
         }
@@ -173,7 +177,7 @@ impl Next<'_> {
         if let Some(key) = hostname_key(&old) {
             self.snapshot.workloads_by_hostname.remove(&key, &old);
         }
-        for service in old.services.keys() {
+        for (service, _) in old.services.iter() {
             self.endpoints.entry(service.clone()).or_default().insert(uid.clone(), None);
         }
         Some(old)
@@ -306,8 +310,8 @@ impl Next<'_> {
         for (service, changes) in std::mem::take(&mut self.endpoints) {
             self.changed.services = true;
             match endpoints::settle(self.snapshot.endpoints(&service), changes) {
-                Some(endpoints) => drop(self.snapshot.endpoints.insert_mut(service, endpoints)),
-                None => drop(self.snapshot.endpoints.remove_mut(&service)),
+                Some(endpoints) => self.snapshot.endpoints.insert_mut(service, endpoints),
+                None => _ = self.snapshot.endpoints.remove_mut(&service),
             }
         }
     }

@@ -7,12 +7,13 @@ use std::net::IpAddr;
 
 use mesh_proto::spiffe::{Identity, IdentityError};
 use mesh_proto::workload as proto;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::address::{self, AddressError, GatewayAddress, ServiceKey};
+use super::address::{self, AddressError, GatewayAddress};
+use super::memberships::Memberships;
 use super::ports::PortMap;
-use super::text::{Text, is_default};
+use super::text::{Shared, Text, is_default};
 
 /// One endpoint of the mesh.
 ///
@@ -78,8 +79,8 @@ pub struct Workload {
     #[serde(default, skip_serializing_if = "is_default")]
     pub application_tunnel: Option<ApplicationTunnel>,
     /// The services it is an endpoint of, and on which ports.
-    #[serde(default, skip_serializing_if = "is_default", serialize_with = "names_only")]
-    pub services: BTreeMap<ServiceKey, PortMap>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub services: Memberships,
     /// `namespace/name` of the policies that select it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub authorization_policies: Vec<Text>,
@@ -249,6 +250,27 @@ impl Workload {
         }
     }
 
+    /// Takes shared copies of the texts that many workloads have in common.
+    pub(super) fn share(&mut self, shared: &mut Shared) {
+        let Locality { region, zone, subzone } = &mut self.locality;
+        let own = [
+            &mut self.namespace,
+            &mut self.trust_domain,
+            &mut self.service_account,
+            &mut self.network,
+            &mut self.node,
+            &mut self.canonical_name,
+            &mut self.canonical_revision,
+            &mut self.workload_name,
+            &mut self.cluster_id,
+            region,
+            zone,
+            subzone,
+        ];
+        let keys = self.services.keys_mut().map(|key| &mut key.0);
+        own.into_iter().chain(&mut self.authorization_policies).chain(keys).for_each(|text| shared.share(text));
+    }
+
     /// Which record speaks for an address that several claim: pods before others, HBONE before TCP.
     pub(super) fn rank(&self) -> u8 {
         let pod = if self.uid.contains("//Pod/") { 2 } else { 0 };
@@ -266,10 +288,6 @@ impl WorkloadType {
             Self::Job => "job",
         }
     }
-}
-
-fn names_only<S: Serializer>(services: &BTreeMap<ServiceKey, PortMap>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(services.keys())
 }
 
 fn default_trust_domain() -> Text {
@@ -315,7 +333,7 @@ impl TryFrom<proto::Workload> for Workload {
             network_gateway: gateway("network_gateway", message.network_gateway.as_ref())?,
             workload_type: workload_type(message.workload_type),
             application_tunnel: message.application_tunnel.as_ref().map(application_tunnel).transpose()?,
-            services,
+            services: services.into(),
             status: status(message.status)?,
             uid: message.uid.into(),
             name: message.name.into(),

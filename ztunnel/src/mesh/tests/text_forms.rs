@@ -39,10 +39,7 @@ fn policies_are_dumped_with_the_names_istioctl_reads() {
 fn every_field_of_a_static_file_is_read() {
     let snapshot = mesh(EVERYTHING);
     let workload = snapshot.workload("cluster1//v1/Pod/default/local").unwrap();
-    assert_eq!(
-        workload.services["default/local.default.svc".parse::<ServiceKey>().unwrap().as_str()].target(80),
-        Some(8080)
-    );
+    assert_eq!(workload.services.get("default/local.default.svc").unwrap().target(80), Some(8080));
     assert_eq!(workload.waypoint.as_ref().unwrap().to_string(), "net1/10.10.10.1:15008");
     assert_eq!(workload.network_gateway.as_ref().unwrap().to_string(), "istio-gateways/gw.istio-gateways.svc:15009");
     let tunnel = ApplicationTunnel { protocol: TunnelProtocol::Proxy, port: Some(8081) };
