@@ -15,7 +15,7 @@ impl Connection {
         if self.life == Life::Ended {
             return None;
         }
-        let mut deadline = self.keepalive.deadline();
+        let mut deadline = self.guard.keepalive.deadline();
         for (since, _) in self.waits().into_iter().flatten() {
             deadline = deadline.min(since + self.options.opening_timeout);
         }
@@ -33,10 +33,10 @@ impl Connection {
                 return Err(self.fail(error));
             }
         }
-        match self.keepalive.check(now, self.options.ping_timeout) {
+        match self.guard.keepalive.check(now, self.options.ping_timeout) {
             Due::Nothing => Ok(()),
             Due::Ping => {
-                frame::ping(&mut self.control, false, KEEPALIVE);
+                frame::ping(&mut self.output.control, false, KEEPALIVE);
                 Ok(())
             }
             Due::Gone => Err(self.fail(ConnectionError::PingTimeout(self.options.ping_timeout))),
@@ -46,14 +46,14 @@ impl Connection {
     /// What the peer has begun or must begin, since when, and what it is if that takes too long.
     fn waits(&self) -> [Option<(Instant, ConnectionError)>; 2] {
         let limit = self.options.opening_timeout;
-        let missing = match self.opening {
+        let missing = match self.guard.opening {
             Opening { settings_seen: false, .. } => Some("its SETTINGS"),
             Opening { ack_seen: false, .. } => Some("the acknowledgement of our SETTINGS"),
             _ => None,
         };
         [
-            missing.map(|what| (self.started, ConnectionError::SlowOpening { what, limit })),
-            self.block_began.map(|since| (since, ConnectionError::SlowHeaders(limit))),
+            missing.map(|what| (self.guard.started, ConnectionError::SlowOpening { what, limit })),
+            self.input.block_began.map(|since| (since, ConnectionError::SlowHeaders(limit))),
         ]
     }
 
@@ -69,8 +69,8 @@ impl Connection {
             Role::Client => self.leave(0, ErrorCode::NO_ERROR),
             Role::Server => {
                 self.life = Life::Announced;
-                frame::go_away(&mut self.control, ANY_STREAM, ErrorCode::NO_ERROR.0);
-                frame::ping(&mut self.control, false, DRAIN);
+                frame::go_away(&mut self.output.control, ANY_STREAM, ErrorCode::NO_ERROR.0);
+                frame::ping(&mut self.output.control, false, DRAIN);
             }
         }
     }
@@ -83,7 +83,7 @@ impl Connection {
                 (Role::Server, Life::Leaving { last }) => last,
                 (Role::Server, _) => self.streams.highest(),
             };
-            frame::go_away(&mut self.control, last, code.0);
+            frame::go_away(&mut self.output.control, last, code.0);
             self.life = Life::Ended;
         }
     }
@@ -102,7 +102,7 @@ impl Connection {
     }
 
     fn leave(&mut self, last: u32, code: ErrorCode) {
-        frame::go_away(&mut self.control, last, code.0);
+        frame::go_away(&mut self.output.control, last, code.0);
         self.life = Life::Leaving { last };
     }
 }

@@ -20,7 +20,7 @@ impl Connection {
             return Err(ConnectionError::Ended);
         }
         if !input.is_empty() {
-            self.keepalive.heard(now, self.options.ping_timeout);
+            self.guard.keepalive.heard(now, self.options.ping_timeout);
         }
         self.advance(now, input).map_err(|error| self.fail(error))
     }
@@ -30,13 +30,13 @@ impl Connection {
             if let Some(event) = self.pending() {
                 return Ok(Some(event));
             }
-            let Some(piece) = self.reader.next(input)? else { return Ok(None) };
-            let queued = self.control.len();
+            let Some(piece) = self.input.reader.next(input)? else { return Ok(None) };
+            let queued = self.output.control.len();
             let event = self.take(now, piece)?;
-            self.forced += self.control.len() - queued;
+            self.output.forced += self.output.control.len() - queued;
             let limit = self.options.control_limit;
-            if self.forced > limit || self.control.len() > limit * OWN_CONTROL {
-                return Err(ConnectionError::ControlBacklog { queued: self.control.len() });
+            if self.output.forced > limit || self.output.control.len() > limit * OWN_CONTROL {
+                return Err(ConnectionError::ControlBacklog { queued: self.output.control.len() });
             }
             if event.is_some() {
                 return Ok(event);
@@ -46,7 +46,7 @@ impl Connection {
 
     /// What is to be told without more input.
     fn pending(&mut self) -> Option<Event<'static>> {
-        if let Some(event) = self.reading.ended.take().and_then(|stream| self.end_remote(stream)) {
+        if let Some(event) = self.input.reading.ended.take().and_then(|stream| self.end_remote(stream)) {
             return Some(event);
         }
         if self.role == Role::Client
@@ -59,8 +59,8 @@ impl Connection {
         if let Some(event) = self.stopped_and_empty() {
             return Some(event);
         }
-        while self.send_window.open() > 0 {
-            let stream = self.writable.pop_front()?;
+        while self.output.window.open() > 0 {
+            let stream = self.output.writable.pop_front()?;
             let Some(entry) = self.streams.get_mut(stream) else { continue };
             if entry.send.open() == 0 {
                 entry.wish = Wish::ForStream;
@@ -75,8 +75,8 @@ impl Connection {
     /// A stream that was reset behind its end, once the application has all of it.
     fn stopped_and_empty(&mut self) -> Option<Event<'static>> {
         let is_over = |stream| self.streams.get(stream).is_none_or(|entry| entry.receive.is_empty());
-        while let Some(at) = self.stopped.iter().position(|&(stream, _)| is_over(stream)) {
-            let (stream, code) = self.stopped.swap_remove(at);
+        while let Some(at) = self.waiting.stopped.iter().position(|&(stream, _)| is_over(stream)) {
+            let (stream, code) = self.waiting.stopped.swap_remove(at);
             if self.streams.get(stream).is_some() {
                 self.forget(stream);
                 return Some(Event::Reset { stream, code, reason: ResetReason::Peer });
@@ -87,7 +87,7 @@ impl Connection {
 
     fn take<'i>(&mut self, now: Instant, piece: Piece<'i>) -> Result<Option<Event<'i>>, ConnectionError> {
         let opens = matches!(piece, Piece::Setting { .. } | Piece::SettingsEnd);
-        if !self.opening.settings_seen && !opens {
+        if !self.guard.opening.settings_seen && !opens {
             return Err(ConnectionError::Protocol("the first frame is not SETTINGS"));
         }
         match piece {
@@ -95,28 +95,28 @@ impl Connection {
             Piece::DataStart { stream, length } => return self.data_start(now, stream, length),
             Piece::DataEnd { end } => return self.data_end(now, end),
             Piece::Padding(length) => self.padding(now, length),
-            Piece::HeadersStart => self.block_began = Some(now),
+            Piece::HeadersStart => self.input.block_began = Some(now),
             Piece::Headers { stream, end, block } => {
-                self.block_began = None;
+                self.input.block_began = None;
                 return self.headers_received(now, stream, end, &block);
             }
             Piece::Setting { id, value } => self.setting(id, value)?,
             Piece::SettingsEnd => {
                 self.spend(Kind::Settings, now)?;
-                self.opening.settings_seen = true;
-                frame::settings_ack(&mut self.control);
+                self.guard.opening.settings_seen = true;
+                frame::settings_ack(&mut self.output.control);
                 return Ok(Some(Event::Settings));
             }
             Piece::SettingsAck => {
                 self.spend(Kind::Settings, now)?;
-                self.opening.ack_seen = true;
+                self.guard.opening.ack_seen = true;
             }
             Piece::Ping { ack: false, payload } => {
                 self.spend(Kind::Pings, now)?;
-                frame::ping(&mut self.control, true, payload);
+                frame::ping(&mut self.output.control, true, payload);
             }
             Piece::Ping { ack: true, payload } => match payload {
-                KEEPALIVE => self.keepalive.pong(now, self.options.ping_interval),
+                KEEPALIVE => self.guard.keepalive.pong(now, self.options.ping_interval),
                 DRAIN => self.announcement_arrived(),
                 _ => self.spend(Kind::Noise, now)?,
             },
@@ -135,13 +135,13 @@ impl Connection {
 
     /// One more of what there can be too much of.
     pub(super) fn spend(&mut self, kind: Kind, now: Instant) -> Result<(), ConnectionError> {
-        if self.flood.take(kind, now) { Ok(()) } else { Err(ConnectionError::Flood(kind)) }
+        if self.guard.flood.take(kind, now) { Ok(()) } else { Err(ConnectionError::Flood(kind)) }
     }
 
     fn data_start<'i>(&mut self, now: Instant, number: u32, length: u32) -> Result<Option<Event<'i>>, ConnectionError> {
-        self.reading.stream = None;
-        self.reading.empty = length == 0;
-        if !self.receive_window.arrive(length) {
+        self.input.reading.stream = None;
+        self.input.reading.empty = length == 0;
+        if !self.input.window.arrive(length) {
             return Err(ConnectionError::FlowControl("more data than the connection's window"));
         }
         let id = match self.streams.find(number) {
@@ -159,7 +159,7 @@ impl Connection {
                 self.fault(now, id, ErrorCode::FLOW_CONTROL_ERROR, "more data than the stream's window").map(Some)
             }
             Half::Open => {
-                self.reading.stream = Some(id);
+                self.input.reading.stream = Some(id);
                 Ok(None)
             }
         }
@@ -168,7 +168,7 @@ impl Connection {
     fn data<'i>(&mut self, bytes: &'i [u8]) -> Option<Event<'i>> {
         // A frame has at most 2^24 bytes.
         self.credit(bytes.len() as u32);
-        let stream = self.reading.stream?;
+        let stream = self.input.reading.stream?;
         self.streams.get(stream)?;
         Some(Event::Data { stream, bytes })
     }
@@ -176,22 +176,22 @@ impl Connection {
     /// Padding counts as data in flow control, and nobody will ever consume it.
     fn padding(&mut self, now: Instant, length: u32) {
         self.credit(length);
-        if let Some(stream) = self.reading.stream {
+        if let Some(stream) = self.input.reading.stream {
             self.consumed(now, stream, length as usize);
         }
     }
 
     fn credit(&mut self, length: u32) {
-        if let Some(credit) = self.receive_window.received(length) {
-            frame::window_update(&mut self.control, 0, credit);
+        if let Some(credit) = self.input.window.received(length) {
+            frame::window_update(&mut self.output.control, 0, credit);
         }
     }
 
     fn data_end<'i>(&mut self, now: Instant, end: bool) -> Result<Option<Event<'i>>, ConnectionError> {
-        if self.reading.empty && !end {
+        if self.input.reading.empty && !end {
             self.spend(Kind::Noise, now)?;
         }
-        let stream = self.reading.stream.take();
+        let stream = self.input.reading.stream.take();
         Ok(stream.filter(|_| end).and_then(|stream| self.end_remote(stream)))
     }
 
@@ -213,7 +213,7 @@ impl Connection {
             Past::Forgiven => Ok(()),
             Past::Closed => {
                 self.spend(Kind::Faults, now)?;
-                frame::reset(&mut self.control, number, ErrorCode::STREAM_CLOSED.0);
+                frame::reset(&mut self.output.control, number, ErrorCode::STREAM_CLOSED.0);
                 self.streams.forgive(number);
                 Ok(())
             }
@@ -249,7 +249,7 @@ impl Connection {
             self.spend(Kind::Resets, now)?;
         } else if entry.remote == Half::Ended {
             self.streams.end(stream, |stream| &mut stream.local);
-            self.stopped.push((stream, code));
+            self.waiting.stopped.push((stream, code));
             return Ok(None);
         }
         self.forget(stream);
@@ -267,7 +267,7 @@ impl Connection {
             if increment == 0 {
                 return Err(ConnectionError::Protocol("WINDOW_UPDATE of 0 on the connection"));
             }
-            if !self.send_window.add(increment) {
+            if !self.output.window.add(increment) {
                 return Err(ConnectionError::FlowControl("the connection's window raised over 2^31-1"));
             }
             return Ok(None);
@@ -288,7 +288,7 @@ impl Connection {
         }
         if stream.wish == Wish::ForStream && stream.send.open() > 0 {
             stream.wish = Wish::Queued;
-            self.writable.push_back(id);
+            self.output.writable.push_back(id);
         }
         Ok(None)
     }
@@ -327,7 +327,7 @@ impl Connection {
             }
             if stream.wish == Wish::ForStream && stream.send.open() > 0 {
                 stream.wish = Wish::Queued;
-                self.writable.push_back(id);
+                self.output.writable.push_back(id);
             }
         }
         Ok(())

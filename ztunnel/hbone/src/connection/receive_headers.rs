@@ -58,7 +58,7 @@ impl Connection {
         block: &[u8],
     ) -> Result<Option<Event<'i>>, ConnectionError> {
         self.streams.begin(number);
-        self.flood.earn(Kind::Noise, EARNED_PER_STREAM);
+        self.guard.flood.earn(Kind::Noise, EARNED_PER_STREAM);
         if let Life::Leaving { .. } = self.life {
             // The client has been told that this one is not looked at (RFC 9113 §6.8).
             self.streams.forgive(number);
@@ -70,7 +70,7 @@ impl Connection {
         // Lingering streams cost memory without counting as open; a client that collects them has to wait as well.
         let most = self.options.max_streams as usize;
         if self.streams.open() >= most || self.streams.len() >= 2 * most {
-            if self.opening.ack_seen {
+            if self.guard.opening.ack_seen {
                 self.spend(Kind::Faults, now)?;
             }
             return Ok(Some(self.refuse(number, ErrorCode::REFUSED_STREAM, "too many streams on this connection")));
@@ -87,7 +87,7 @@ impl Connection {
             }
         };
         let stream = self.insert(now, number, Half::Waiting, Half::Open);
-        self.reading.ended = end.then_some(stream);
+        self.input.reading.ended = end.then_some(stream);
         Ok(Some(match requested {
             Requested::Connect(request) => Event::Request { stream, request },
             Requested::Bad { status, reason } => Event::BadRequest { stream, status, reason },
@@ -95,7 +95,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, number: u32, code: ErrorCode, reason: &'static str) -> Event<'static> {
-        frame::reset(&mut self.control, number, code.0);
+        frame::reset(&mut self.output.control, number, code.0);
         self.streams.forgive(number);
         Event::Refused { number, code, reason }
     }
@@ -126,7 +126,7 @@ impl Connection {
         if let Some(entry) = self.streams.get_mut(stream) {
             entry.remote = Half::Open;
         }
-        self.reading.ended = end.then_some(stream);
+        self.input.reading.ended = end.then_some(stream);
         Ok(Some(Event::Answer { stream, answer }))
     }
 
@@ -137,6 +137,6 @@ impl Connection {
 
     fn decode(&mut self, block: &[u8], field: impl FnMut(&[u8], &[u8])) -> Result<bool, ConnectionError> {
         let limits = Limits { bytes: self.options.max_header_bytes, fields: self.options.max_header_fields };
-        self.decoder.decode(block, limits, field).map_err(ConnectionError::Compression)
+        self.input.decoder.decode(block, limits, field).map_err(ConnectionError::Compression)
     }
 }

@@ -20,7 +20,7 @@ impl Connection {
         let refused = self.role != Role::Client
             || self.is_going_away()
             || self.streams.highest() > LAST_NUMBER
-            || self.control.len() > self.options.control_limit / 2;
+            || self.output.control.len() > self.options.control_limit / 2;
         if refused { 0 } else { (self.stream_limit() as usize).saturating_sub(self.streams.open()) }
     }
 
@@ -47,7 +47,7 @@ impl Connection {
         if self.streams.open() >= limit as usize {
             return Err(NoStream::AtLimit { limit });
         }
-        if self.control.len() > self.options.control_limit / 2 {
+        if self.output.control.len() > self.options.control_limit / 2 {
             return Err(NoStream::Backlog);
         }
         let size = self.headers(number, false, |out| header::request(out, request));
@@ -56,7 +56,7 @@ impl Connection {
             return Err(NoStream::TooLarge { size, limit });
         }
         self.streams.begin(number);
-        self.flood.earn(Kind::Noise, EARNED_PER_STREAM);
+        self.guard.flood.earn(Kind::Noise, EARNED_PER_STREAM);
         Ok(self.insert(now, number, Half::Open, Half::Waiting))
     }
 
@@ -96,13 +96,13 @@ impl Connection {
     pub fn send_capacity(&mut self, stream: StreamId) -> usize {
         let Some(entry) = self.streams.get_mut(stream).filter(|stream| stream.local == Half::Open) else { return 0 };
         let of_stream = entry.send.open();
-        let most = of_stream.min(self.send_window.open());
+        let most = of_stream.min(self.output.window.open());
         if most == 0 && entry.wish == Wish::None {
             if of_stream == 0 {
                 entry.wish = Wish::ForStream;
             } else {
                 entry.wish = Wish::Queued;
-                self.writable.push_back(stream);
+                self.output.writable.push_back(stream);
             }
         }
         most.min(self.peer.max_frame_size) as usize
@@ -119,14 +119,14 @@ impl Connection {
     pub fn data_header(&mut self, stream: StreamId, length: usize, end: bool) -> Option<[u8; 9]> {
         let size = u32::try_from(length).ok()?;
         let entry = self.streams.get_mut(stream).filter(|stream| stream.local == Half::Open)?;
-        let most = entry.send.open().min(self.send_window.open()).min(self.peer.max_frame_size);
+        let most = entry.send.open().min(self.output.window.open()).min(self.peer.max_frame_size);
         if size > most {
             return None;
         }
         entry.send.spend(size);
-        self.send_window.spend(size);
+        self.output.window.spend(size);
         // A peer may well answer each frame with an update for the stream and one for the connection.
-        self.flood.earn(Kind::WindowUpdates, EARNED_PER_FRAME);
+        self.guard.flood.earn(Kind::WindowUpdates, EARNED_PER_FRAME);
         if end {
             self.end_local(stream);
         }
@@ -139,20 +139,20 @@ impl Connection {
         let Some(entry) = self.streams.get_mut(stream) else { return };
         let released = entry.receive.consume(u32::try_from(length).unwrap_or(u32::MAX)) as usize;
         if released > 0 {
-            self.held -= released;
+            self.waiting.held -= released;
             self.options.budget.refund(released);
         }
         if entry.remote == Half::Ended {
             let is_over = entry.is_ended() && entry.receive.is_empty();
-            if is_over && !self.stopped.iter().any(|&(stopped, _)| stopped == stream) {
+            if is_over && !self.waiting.stopped.iter().any(|&(stopped, _)| stopped == stream) {
                 self.forget(stream);
             }
             return;
         }
-        let room = self.held <= self.options.tunnel_limit / 2;
+        let room = self.waiting.held <= self.options.tunnel_limit / 2;
         entry.receive.grow(clock, self.options.max_window, room.then_some(&self.options.budget));
         if let Some(credit) = entry.receive.credit() {
-            frame::window_update(&mut self.control, stream.number, credit);
+            frame::window_update(&mut self.output.control, stream.number, credit);
         }
     }
 
@@ -166,11 +166,11 @@ impl Connection {
         if entry.receive.held() as usize + bytes > self.options.stream_limit {
             return Err(OverBudget { scope: Scope::Stream, limit: self.options.stream_limit });
         }
-        if self.held + bytes > self.options.tunnel_limit {
+        if self.waiting.held + bytes > self.options.tunnel_limit {
             return Err(OverBudget { scope: Scope::Tunnel, limit: self.options.tunnel_limit });
         }
         self.options.budget.charge(bytes)?;
-        self.held += bytes;
+        self.waiting.held += bytes;
         entry.receive.hold(length);
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Connection {
     /// order is `data_header(stream, 0, true)`. A server that has not answered yet does nothing.
     pub fn finish(&mut self, stream: StreamId) {
         if self.can_send(stream) {
-            self.control.extend_from_slice(&frame::data_header(stream.number, 0, true));
+            self.output.control.extend_from_slice(&frame::data_header(stream.number, 0, true));
             self.end_local(stream);
         }
     }
@@ -206,18 +206,18 @@ impl Connection {
 
     /// Queues a HEADERS frame and returns the size of its block. A block that does not fit one frame is taken back.
     fn headers(&mut self, number: u32, end: bool, block: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let before = self.control.len();
-        let start = frame::start_headers(&mut self.control);
+        let before = self.output.control.len();
+        let start = frame::start_headers(&mut self.output.control);
         if self.peer.table == Table::Due {
-            header::no_table(&mut self.control);
+            header::no_table(&mut self.output.control);
         }
-        block(&mut self.control);
-        let size = self.control.len() - start;
+        block(&mut self.output.control);
+        let size = self.output.control.len() - start;
         if size > MIN_FRAME_SIZE as usize {
-            self.control.truncate(before);
+            self.output.control.truncate(before);
             return size;
         }
-        frame::end_headers(&mut self.control, start, number, end);
+        frame::end_headers(&mut self.output.control, start, number, end);
         if self.peer.table == Table::Due {
             self.peer.table = Table::Told;
         }

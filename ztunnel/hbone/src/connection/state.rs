@@ -22,30 +22,54 @@ pub struct Connection {
     pub(super) options: Arc<Options>,
     pub(super) role: Role,
     pub(super) life: Life,
+    pub(super) streams: Streams,
+    pub(super) waiting: Waiting,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) peer: Peer,
+    pub(super) guard: Guard,
+}
+
+/// What is being read.
+#[derive(Debug)]
+pub(super) struct Input {
     pub(super) reader: Reader,
     pub(super) decoder: Decoder,
-    pub(super) streams: Streams,
     /// The stream whose DATA frame is being read, unless nobody wants it, and how the frame began.
     pub(super) reading: Reading,
-    pub(super) receive_window: ConnectionWindow,
-    pub(super) send_window: SendWindow,
-    pub(super) peer: Peer,
-    /// Slots of streams to be told that they may send.
-    pub(super) writable: VecDeque<StreamId>,
-    /// Streams the peer has reset behind its own end, to be told when they are empty.
-    pub(super) stopped: Vec<(StreamId, ErrorCode)>,
-    /// Bytes held for all streams.
-    pub(super) held: usize,
+    /// A header block began then and is not whole yet.
+    pub(super) block_began: Option<Instant>,
+    pub(super) window: ConnectionWindow,
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub(super) struct Output {
     /// Frames to send before any data.
     pub(super) control: Vec<u8>,
     /// How many bytes of `control` the peer alone has caused.
     pub(super) forced: usize,
+    pub(super) window: SendWindow,
+    /// Streams to be told that they may send.
+    pub(super) writable: VecDeque<StreamId>,
+}
+
+/// What waits for applications.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Bytes held for all streams.
+    pub(super) held: usize,
+    /// Streams the peer has reset behind its own end, to be told when they are empty.
+    pub(super) stopped: Vec<(StreamId, ErrorCode)>,
+}
+
+/// What keeps the peer in time and within its limits.
+#[derive(Debug)]
+pub(super) struct Guard {
     pub(super) flood: Flood,
     pub(super) keepalive: Keepalive,
     pub(super) opening: Opening,
     pub(super) started: Instant,
-    /// A header block began then and is not whole yet.
-    pub(super) block_began: Option<Instant>,
 }
 
 /// Which end this is.
@@ -111,9 +135,9 @@ impl Connection {
     pub fn client(options: Arc<Options>, now: Instant) -> Self {
         let mut connection = Self::new(options, Role::Client, now);
         let options = &connection.options;
-        connection.control.extend_from_slice(PREFACE);
+        connection.output.control.extend_from_slice(PREFACE);
         frame::settings(
-            &mut connection.control,
+            &mut connection.output.control,
             &[
                 (setting_id::ENABLE_PUSH, 0),
                 (setting_id::INITIAL_WINDOW_SIZE, options.initial_window),
@@ -130,7 +154,7 @@ impl Connection {
         let mut connection = Self::new(options, Role::Server, now);
         let options = &connection.options;
         frame::settings(
-            &mut connection.control,
+            &mut connection.output.control,
             &[
                 (setting_id::MAX_CONCURRENT_STREAMS, options.max_streams),
                 (setting_id::INITIAL_WINDOW_SIZE, options.initial_window),
@@ -147,12 +171,21 @@ impl Connection {
         Self {
             role,
             life: Life::Running,
-            reader: Reader::new(role == Role::Server, options.max_frame_size, options.max_header_bytes),
-            decoder: Decoder::new(),
             streams: Streams::default(),
-            reading: Reading { stream: None, empty: true, ended: None },
-            receive_window: ConnectionWindow::new(options.connection_window),
-            send_window: SendWindow::new(DEFAULT_WINDOW),
+            waiting: Waiting::default(),
+            input: Input {
+                reader: Reader::new(role == Role::Server, options.max_frame_size, options.max_header_bytes),
+                decoder: Decoder::new(),
+                reading: Reading { stream: None, empty: true, ended: None },
+                block_began: None,
+                window: ConnectionWindow::new(options.connection_window),
+            },
+            output: Output {
+                control: Vec::new(),
+                forced: 0,
+                window: SendWindow::new(DEFAULT_WINDOW),
+                writable: VecDeque::new(),
+            },
             peer: Peer {
                 initial_window: DEFAULT_WINDOW,
                 max_frame_size: MIN_FRAME_SIZE,
@@ -160,16 +193,12 @@ impl Connection {
                 last_stream: None,
                 table: Table::Assumed,
             },
-            writable: VecDeque::new(),
-            stopped: Vec::new(),
-            held: 0,
-            control: Vec::new(),
-            forced: 0,
-            flood: Flood::new(now),
-            keepalive: Keepalive::new(now, options.ping_interval),
-            opening: Opening { settings_seen: false, ack_seen: false },
-            started: now,
-            block_began: None,
+            guard: Guard {
+                flood: Flood::new(now),
+                keepalive: Keepalive::new(now, options.ping_interval),
+                opening: Opening { settings_seen: false, ack_seen: false },
+                started: now,
+            },
             options,
         }
     }
@@ -177,7 +206,7 @@ impl Connection {
     /// Opens the connection's window from the 65,535 bytes every connection starts with. SETTINGS cannot do this.
     fn widen(&mut self) {
         if let Some(more) = self.options.connection_window.checked_sub(DEFAULT_WINDOW).filter(|&more| more > 0) {
-            frame::window_update(&mut self.control, 0, more);
+            frame::window_update(&mut self.output.control, 0, more);
         }
     }
 
@@ -204,12 +233,12 @@ impl Connection {
             Life::Announced => false,
             Life::Leaving { .. } | Life::Ended => true,
         };
-        settled && self.control.is_empty() && (self.life == Life::Ended || self.streams.len() == 0)
+        settled && self.output.control.is_empty() && (self.life == Life::Ended || self.streams.len() == 0)
     }
 
     /// Whether [`Self::write_control`] has something to write.
     pub fn has_control(&self) -> bool {
-        !self.control.is_empty()
+        !self.output.control.is_empty()
     }
 
     /// Moves the queued control frames to the end of `out`. Frames of one stream must leave in the order of the calls that made
@@ -217,14 +246,14 @@ impl Connection {
     /// its payload. Free when nothing is queued.
     pub fn write_control(&mut self, out: &mut Vec<u8>) {
         const KEPT: usize = 256;
-        out.append(&mut self.control);
-        self.forced = 0;
-        self.control.shrink_to(KEPT);
+        out.append(&mut self.output.control);
+        self.output.forced = 0;
+        self.output.control.shrink_to(KEPT);
     }
 
     /// Milliseconds since the connection began.
     pub(super) fn clock(&self, now: Instant) -> u32 {
-        clock(self.started, now)
+        clock(self.guard.started, now)
     }
 
     /// Takes a stream out of the table, and its share out of the budgets.
@@ -238,7 +267,7 @@ impl Connection {
     pub(super) fn abort(&mut self, id: StreamId, code: ErrorCode) {
         if let Some(stream) = self.streams.remove(id) {
             if !stream.is_ended() {
-                frame::reset(&mut self.control, id.number, code.0);
+                frame::reset(&mut self.output.control, id.number, code.0);
             }
             self.streams.forgive(id.number);
             self.release(&stream);
@@ -248,7 +277,7 @@ impl Connection {
     fn release(&mut self, stream: &Stream) {
         let held = stream.receive.held() as usize;
         if held > 0 {
-            self.held -= held;
+            self.waiting.held -= held;
             self.options.budget.refund(held);
         }
         let grown = stream.receive.grown(self.options.initial_window) as usize;
