@@ -113,8 +113,8 @@ fn name(bed: &Bed, address: IpAddr, port: u16) -> Result<String> {
 fn logged(bed: &mut Bed) -> Result<()> {
     let mark = bed.mesh.mark("n1")?;
     name(bed, "10.96.0.10".parse()?, 80)?;
-    let line = bed.mesh.connection("n1", mark, |line| line.is_outbound() && line.field("src.workload") == "client")?;
-    ensure!(line.field("dst.service") == "numeric.demo.svc.cluster.local", "{line}");
+    let line = bed.mesh.connection("n1", mark, |line| line.field("dst.service") == "numeric.demo.svc.cluster.local")?;
+    ensure!(line.field("src.workload") == "client" && line.is_outbound(), "{line}");
     ensure!(line.field("dst.identity") == "spiffe://cluster.local/ns/demo/sa/server", "{line}");
     ensure!(line.field("dst.hbone_addr").ends_with(":9000"), "{line}");
     Ok(())

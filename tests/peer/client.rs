@@ -100,9 +100,9 @@ pub(crate) fn half_close(to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// See `Role::Who`.
-pub(crate) fn who(to: SocketAddr) -> Result<()> {
-    println!("{}", ask(&open(to)?, "who")?);
+/// See `Role::Who` and `Role::Name`.
+pub(crate) fn question(to: SocketAddr, question: &str) -> Result<()> {
+    println!("{}", ask(&open(to)?, question)?);
     Ok(())
 }
 

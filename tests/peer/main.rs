@@ -83,6 +83,11 @@ enum Role {
         /// Where to.
         to: SocketAddr,
     },
+    /// Print what the server calls itself.
+    Name {
+        /// Where to.
+        to: SocketAddr,
+    },
     /// Open a connection, exchange a line, and reset it.
     Reset {
         /// Where to.
@@ -118,7 +123,8 @@ fn main() -> Result<()> {
         Role::Upload { to, bytes } => client::upload(to, bytes),
         Role::Download { to, bytes } => client::download(to, bytes),
         Role::HalfClose { to } => client::half_close(to),
-        Role::Who { to } => client::who(to),
+        Role::Who { to } => client::question(to, "who"),
+        Role::Name { to } => client::question(to, "name"),
         Role::Reset { to } => client::reset(to),
         Role::AwaitReset { to } => client::await_reset(to),
         Role::Stall { to, bytes } => client::stall(to, bytes),
