@@ -72,7 +72,7 @@ fn fails_closed(bed: &mut Bed) -> Result<()> {
         ensure!(!said.is_good(), "served without the proxy of {node}: {}", said.story());
         ensure!(caught.bytes_on(9000) == 0, "without the proxy of {node}, in the clear: {}", caught.summary());
         bed.mesh.start_ztunnel(&bed.world, bed.world.node(node)?)?;
-        bed.mesh.ready(&bed.world, bed.world.node(node)?)?;
+        bed.mesh.ready(bed.world.node(node)?)?;
         bed.mesh.settle(&bed.world)?;
         carried(bed)?;
     }
@@ -86,7 +86,7 @@ fn proxy_back(bed: &mut Bed) -> Result<()> {
         bed.mesh.start_ztunnel(&bed.world, bed.world.node(node)?)?;
     }
     for node in ["n1", "n2"] {
-        bed.mesh.ready(&bed.world, bed.world.node(node)?)?;
+        bed.mesh.ready(bed.world.node(node)?)?;
     }
     bed.mesh.settle(&bed.world)?;
     for address in server {
@@ -98,7 +98,7 @@ fn proxy_back(bed: &mut Bed) -> Result<()> {
 fn proxy_restarted(bed: &mut Bed) -> Result<()> {
     bed.mesh.take("n1-ztunnel")?.stop()?;
     bed.mesh.start_ztunnel(&bed.world, bed.world.node("n1")?)?;
-    bed.mesh.ready(&bed.world, bed.world.node("n1")?)?;
+    bed.mesh.ready(bed.world.node("n1")?)?;
     bed.mesh.settle(&bed.world)?;
     carried(bed)
 }
@@ -156,7 +156,7 @@ fn agent_back(bed: &mut Bed) -> Result<()> {
     open.hear()?;
     ensure!(open.ask("hello")? == "hello", "no echo");
     bed.mesh.start_agent(&bed.world, bed.world.node("n1")?)?;
-    bed.mesh.ready(&bed.world, bed.world.node("n1")?)?;
+    bed.mesh.ready(bed.world.node("n1")?)?;
     let manifest = harness::objects::parse(LATE)?.remove(0);
     bed.world.start(&manifest)?;
     bed.mesh.settle(&bed.world)?;

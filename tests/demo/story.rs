@@ -29,7 +29,7 @@ pub(crate) struct Story {
 
 /// The steps in order.
 pub(crate) const STEPS: &[Step<Story>] = &[
-    Step { title: "Start three pods outside the mesh", act: start_pods, logs: &["n1-agent", "n2-agent"] },
+    Step { title: "Start some pods, outside the mesh", act: start_pods, logs: &["n1-agent", "n2-agent"] },
     Step { title: "Outside the mesh, a listener reads everything", act: plaintext, logs: &["pod-demo-web"] },
     Step { title: "Open a connection that shall outlive what follows", act: open_before, logs: &["pod-demo-web"] },
     Step {

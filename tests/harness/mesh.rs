@@ -51,11 +51,16 @@ impl Mesh {
         let mut mesh = Self { programs: BTreeMap::new(), issuer, folder };
         mesh.start_control(world)?;
         for node in world.nodes() {
+            // As a node is installed: the program into the runtime's folder, an entry of its own at the end of the conflist.
+            node.runtime.chain(
+                &sibling("lateen-cni"),
+                json!({ "cni_agent_run_dir": agent_folder(node), "plugin_log_level": "info" }),
+            )?;
             mesh.start_agent(world, node)?;
             mesh.start_ztunnel(world, node)?;
         }
         for node in world.nodes() {
-            mesh.ready(world, node)?;
+            mesh.ready(node)?;
         }
         Ok(mesh)
     }
@@ -82,8 +87,12 @@ impl Mesh {
     /// Starts the agent of a node.
     pub fn start_agent(&mut self, world: &World, node: &Node) -> Result<()> {
         let mut command = node.netns.command(sibling("cni-agent"));
-        command.arg("--source").arg(format!("dir:{}", world.objects.folder().display())).env("NODE_NAME", &node.name);
-        let _ = node;
+        command
+            .arg("--source")
+            .arg(format!("dir:{}", world.objects.folder().display()))
+            .env("NODE_NAME", &node.name)
+            .env("ZTUNNEL_UDS_ADDRESS", zds_socket(node))
+            .env("CNI_AGENT_RUN_DIR", agent_folder(node));
         self.launch(world, &format!("{}-agent", node.name), command)
     }
 
@@ -117,16 +126,12 @@ impl Mesh {
         self.launch(world, &format!("{}-ztunnel", node.name), command)
     }
 
-    /// Waits until agent and proxy of a node are ready and the CNI plugin is in the node's conflist.
-    pub fn ready(&mut self, world: &World, node: &Node) -> Result<()> {
+    /// Waits until agent and proxy of a node are ready.
+    pub fn ready(&mut self, node: &Node) -> Result<()> {
         let proxy = format!("{}-ztunnel", node.name);
         let agent = format!("{}-agent", node.name);
-        self.wait_for(&agent, || {
-            ensure!(!node.runtime.chained()?.is_empty(), "the plugin is not in the conflist of {}", node.name);
-            answers(&node.netns, 8000, "/readyz")
-        })?;
+        self.wait_for(&agent, || answers(&node.netns, 8000, "/readyz"))?;
         self.wait_for(&proxy, || answers(&node.netns, 15021, "/healthz/ready"))?;
-        let _ = world;
         Ok(())
     }
 
@@ -275,6 +280,11 @@ pub fn entries<'d>(dump: &'d Value, list: &str) -> impl Iterator<Item = &'d Valu
 #[must_use]
 pub fn zds_socket(node: &Node) -> PathBuf {
     node.folder.join("ztunnel.sock")
+}
+
+/// Where a node's agent has its sockets and what survives its restart.
+fn agent_folder(node: &Node) -> PathBuf {
+    node.folder.join("agent")
 }
 
 /// Makes the proxies known as pods: the certificate authority wants to see on which node its callers run.

@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,9 +51,24 @@ impl Runtime {
         let runtime = Self { conf_folder: folder.join("cni/net.d"), bin_folder: folder.join("cni/bin") };
         fs::create_dir_all(&runtime.conf_folder)?;
         fs::create_dir_all(&runtime.bin_folder)?;
-        let list = json!({ "cniVersion": "1.0.0", "name": "world", "plugins": [{ "type": PRIMARY }] });
-        fs::write(runtime.conf_folder.join("10-world.conflist"), serde_json::to_string_pretty(&list)?)?;
+        let list = json!({ "cniVersion": "1.1.0", "name": "world", "plugins": [{ "type": PRIMARY }] });
+        runtime.write(&list)?;
         Ok(runtime)
+    }
+
+    /// Puts a program into the plugins' folder, and an entry with these members at the end of the conflist.
+    pub fn chain(&self, program: &Path, entry: Value) -> Result<()> {
+        let kind = program.file_name().and_then(|name| name.to_str()).context("a plugin without a name")?;
+        symlink(program, self.bin_folder.join(kind))?;
+        let (mut list, mut entry) = (self.conflist()?, entry);
+        entry["type"] = json!(kind);
+        list["plugins"].as_array_mut().context("a conflist without plugins")?.push(entry);
+        self.write(&list)
+    }
+
+    fn write(&self, list: &Value) -> Result<()> {
+        fs::write(self.conf_folder.join("10-world.conflist"), serde_json::to_string_pretty(list)?)
+            .context("write the conflist")
     }
 
     /// The conflist in force: the first by name that parses.

@@ -153,7 +153,7 @@ impl World {
         let netns = Netns::create(&format!("cni-{namespace}-{name}-{life}"))?;
         let link = node.connect(&netns, v4, v6)?;
         let result = json!({
-            "cniVersion": "1.0.0",
+            "cniVersion": "1.1.0",
             "interfaces": [{ "name": link }, { "name": "eth0", "sandbox": netns.path() }],
             "ips": [
                 { "interface": 1, "address": format!("{v4}/32"), "gateway": node.gateway4().to_string() },
