@@ -77,6 +77,31 @@ fn two_pods_with_one_address_are_both_found() {
 }
 
 #[test]
+fn a_slice_makes_pods_endpoints_for_as_long_as_it_names_them() {
+    let mut world = World::new();
+    world.write(
+        "x",
+        &(pod("a", "10.0.0.1", "") + &pod("b", "10.0.0.2", "") + &SERVICE.replace("selector: {app: x}, ", "")),
+    );
+    let slice = |pod: &str| {
+        format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{namespace: d, name: e, labels: {{kubernetes.io/service-name: s}}}}, \
+             addressType: IPv4, endpoints: [{{addresses: [10.0.0.1], targetRef: {{kind: Pod, name: {pod}}}}}], ports: [{{port: 8080}}]}}"
+        )
+    };
+    let endpoints = |world: &World| world.look_up(S).split_off(1);
+    world.write("y", &slice("a"));
+    assert_eq!(endpoints(&world), [A]);
+    world.write("y", &slice("b"));
+    assert_eq!(endpoints(&world), [B]);
+    world.write("y", &slice("b").replace("name: s}", "name: other}"));
+    assert_eq!(endpoints(&world), [""; 0]);
+    world.write("y", &slice("a"));
+    world.write("y", "");
+    assert_eq!(endpoints(&world), [""; 0]);
+}
+
+#[test]
 fn a_subscriber_is_told_what_changed_since_it_last_heard() {
     let mut world = World::new();
     world.write("x", &pod("a", "10.0.0.1", ""));
