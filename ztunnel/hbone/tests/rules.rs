@@ -544,6 +544,8 @@ fn floods_end_in_a_go_away_that_says_which() {
     assert_eq!(flood(FloodKind::Noise, &|_| frame(PRIORITY, 0, 1, &[0; 5])), 1024);
     assert_eq!(flood(FloodKind::Noise, &|_| frame(0xaa, 0, 1, &[0; 5])), 1024);
     assert_eq!(flood(FloodKind::Noise, &|_| frame(PING, ACK, 0, &[7; 8])), 1024);
+    assert_eq!(flood(FloodKind::Noise, &|_| frame(PING, ACK, 0, b"hb-alive")), 1024);
+    assert_eq!(flood(FloodKind::Noise, &|_| frame(PING, ACK, 0, b"hb-drain")), 1024);
     assert_eq!(flood(FloodKind::WindowUpdates, &|_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])), 8192);
     let number = |n: u32| 2 * n + 1;
     let rapid_reset = |n| {

@@ -43,10 +43,13 @@ impl Keepalive {
         }
     }
 
-    pub(super) fn pong(&mut self, now: Instant, interval: Duration) {
-        if let Self::Waiting { .. } = self {
+    /// A pong to our ping; false if none was waited for.
+    pub(super) fn pong(&mut self, now: Instant, interval: Duration) -> bool {
+        let is_waiting = matches!(self, Self::Waiting { .. });
+        if is_waiting {
             *self = Self::Resting { until: now + interval };
         }
+        is_waiting
     }
 
     pub(super) fn check(&mut self, now: Instant, timeout: Duration) -> Due {

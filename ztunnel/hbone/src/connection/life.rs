@@ -88,11 +88,14 @@ impl Connection {
         }
     }
 
-    /// The pong behind the announcement is here: no request can arrive any more that was sent without knowing.
-    pub(super) fn announcement_arrived(&mut self) {
-        if self.life == Life::Announced {
+    /// The pong behind the announcement is here: no request can arrive any more that was sent without knowing. False if there
+    /// was no announcement.
+    pub(super) fn announcement_arrived(&mut self) -> bool {
+        let is_announced = self.life == Life::Announced;
+        if is_announced {
             self.leave(self.streams.highest(), ErrorCode::NO_ERROR);
         }
+        is_announced
     }
 
     /// Ends the connection for a reason the peer is to blame for, or that makes it useless.

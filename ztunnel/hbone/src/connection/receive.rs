@@ -67,7 +67,9 @@ impl Connection {
                 continue;
             }
             entry.wish = Wish::None;
-            return Some(Event::Writable { stream });
+            if entry.local == Half::Open {
+                return Some(Event::Writable { stream });
+            }
         }
         None
     }
@@ -115,11 +117,16 @@ impl Connection {
                 self.spend(Kind::Pings, now)?;
                 frame::ping(&mut self.output.control, true, payload);
             }
-            Piece::Ping { ack: true, payload } => match payload {
-                KEEPALIVE => self.guard.keepalive.pong(now, self.options.ping_interval),
-                DRAIN => self.announcement_arrived(),
-                _ => self.spend(Kind::Noise, now)?,
-            },
+            Piece::Ping { ack: true, payload } => {
+                let is_expected = match payload {
+                    KEEPALIVE => self.guard.keepalive.pong(now, self.options.ping_interval),
+                    DRAIN => self.announcement_arrived(),
+                    _ => false,
+                };
+                if !is_expected {
+                    self.spend(Kind::Noise, now)?;
+                }
+            }
             Piece::GoAway { last, code } => {
                 self.spend(Kind::Noise, now)?;
                 // The last stream must not rise again (RFC 9113 §6.8).
