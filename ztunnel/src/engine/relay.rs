@@ -44,8 +44,6 @@ impl Worker {
             }
             // Streams are only asked for when somebody wants one, and then the room is looked at.
             Event::Settings => {}
-            // A later protocol core tells more than this one needs.
-            _ => {}
         }
     }
 
@@ -141,7 +139,54 @@ impl Worker {
                 self.move_between(key);
                 self.settle(key);
             }
+            (Stage::Open, Far::Nothing) => self.see_off(key),
             _ => {}
+        }
+    }
+
+    /// The far side has sent everything and is gone: the application has until its own end to take that. As with TCP, what it sends
+    /// from now on is answered by a reset; to reset it at once could take back what it has not read yet.
+    pub(super) fn orphan(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let far = std::mem::replace(&mut flow.far, Far::Nothing);
+        let stage = Stage::Open;
+        flow.to_far.sink = Sink::Gone;
+        if let Far::Stream { tunnel, id } = far {
+            self.end_stream(tunnel, id, &stage, &Ending::Complete);
+        }
+        self.queue_flow(key);
+    }
+
+    fn see_off(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(app) = &mut flow.app else { return };
+        let way = &mut flow.to_app;
+        while !way.queue.is_empty() && app.is_writable() && way.sink == Sink::Open {
+            match way.queue.write_to(app) {
+                Wrote::Bytes(count) => flow.story.count_to_app(count),
+                Wrote::Nothing => break,
+                Wrote::Broken(_) => way.sink = Sink::Gone,
+            }
+        }
+        if way.owes_end() {
+            let _ = app.stream().finish();
+            way.sink = Sink::Finished;
+        }
+        if flow.to_far.source == Source::Ended || way.sink == Sink::Gone {
+            if way.sink != Sink::Open {
+                self.end_flow(key, Ending::Complete);
+            }
+            return;
+        }
+        if app.is_readable() {
+            match app.read(&mut self.carried.room_mut()[..LEAST_ROOM]) {
+                Read::Bytes(_) | Read::Broken(_) => self.end_flow(key, Ending::Reset),
+                Read::Nothing => {}
+                Read::End => {
+                    flow.to_far.source = Source::Ended;
+                    self.queue_flow(key);
+                }
+            }
         }
     }
 
@@ -181,6 +226,8 @@ impl Worker {
             if let Some(session) = self.tunnels.get_mut(tunnel).and_then(Tunnel::session) {
                 session.connection.consumed(now, id, taken);
             }
+            // The core may have kept something back until the application had everything.
+            self.take_input(tunnel, &[]);
             self.mark_dirty(tunnel);
         }
     }
@@ -266,6 +313,9 @@ impl Worker {
         let Some(key) = self.flow_of(tunnel, stream) else { return };
         let Some(flow) = self.flows.get(key) else { return };
         let is_open = matches!(flow.stage, Stage::Open);
+        if is_open && flow.to_app.source == Source::Ended {
+            return self.orphan(key);
+        }
         let failure = match reason {
             ResetReason::Fault(what) => Failure::StreamFault(what),
             ResetReason::NotProcessed => Failure::StreamReset(ErrorCode::REFUSED_STREAM),

@@ -9,3 +9,11 @@ mod streams;
 mod world;
 
 use super::*;
+
+/// Thousands of idle connections are the usual case.
+#[test]
+fn an_idle_connection_is_small() {
+    let flow = size_of::<flow::Flow>() + size_of::<flow::Told>();
+    assert!(flow <= 640, "{flow} bytes for a flow and its account");
+    assert!(size_of::<tunnel::Tunnel>() <= 640, "{} bytes for a tunnel", size_of::<tunnel::Tunnel>());
+}

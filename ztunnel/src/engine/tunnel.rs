@@ -10,7 +10,7 @@ use hbone::{Connection, ErrorCode, StreamId};
 
 use super::account::{Denied, Reporter};
 use super::failure::Failure;
-use super::flow::{Ending, Flow, Read, Sink, Socket, Source, Wrote};
+use super::flow::{Ending, Flow, Read, Sink, Socket, Source, Stage, Wrote};
 use super::outbound::PoolKey;
 use super::poll::{Readiness, Token};
 use super::site::{Phase as SitePhase, Site};
@@ -332,7 +332,7 @@ impl Worker {
     }
 
     /// Feeds decrypted bytes to the protocol core and acts on its events.
-    fn take_input(&mut self, key: Key<Tunnel>, mut input: &[u8]) {
+    pub(super) fn take_input(&mut self, key: Key<Tunnel>, mut input: &[u8]) {
         loop {
             let now = self.now;
             // An event may have ended the tunnel.
@@ -511,6 +511,9 @@ impl Worker {
         if flow.to_app.source == Source::Ended && flow.to_far.sink == Sink::Finished {
             // Everything went through; all that is left is between us and the application.
             return self.queue_flow(key);
+        }
+        if flow.to_app.source == Source::Ended && matches!(flow.stage, Stage::Open) {
+            return self.orphan(key);
         }
         if !failure.is_retryable() || !self.try_again(key) {
             self.end_flow(key, Ending::Failed(failure.clone()));

@@ -11,7 +11,7 @@ mod record;
 
 pub use book::{Accounts, Series, Totals};
 pub use labels::{Flag, Labels, Reporter};
-pub use log::AccessLog;
+pub use log::{AccessLog, IsEnabled, WriteLines};
 
 pub(crate) use book::Book;
 pub(crate) use log::{Denied, LogBuffer};

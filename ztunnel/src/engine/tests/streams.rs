@@ -138,6 +138,28 @@ fn a_server_that_finishes_first_still_hears_the_client() {
 }
 
 #[test]
+fn a_server_that_closes_outright_loses_no_byte_of_its_answer() {
+    const SIZE: usize = 3 << 20;
+    let world = World::start("");
+    let app = world.application(|mut stream| stream.write_all(&vec![7; SIZE]).unwrap());
+    let mut stream = world.connect(app);
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), SIZE);
+}
+
+#[test]
+fn who_talks_to_a_server_that_has_gone_is_reset() {
+    let world = World::start("");
+    let app = world.application(|mut stream| stream.write_all(b"bye").unwrap());
+    let mut stream = world.connect(app);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "bye");
+    wait_for("reset", || stream.write(b"hello?").is_err(), || world.client.log());
+}
+
+#[test]
 fn a_reset_of_the_client_is_a_reset_for_the_server() {
     let world = World::start("");
     let (sender, outcome) = mpsc::channel();
