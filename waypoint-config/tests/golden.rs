@@ -53,9 +53,11 @@ fn check(name: &str) {
     line.apply(changes);
     let found = text(line.resources());
     let golden = folder.join(name).with_extension("txt");
+    let draft = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("txt");
+    // One that outlives its run would be accepted by mistake.
+    let _ = fs::remove_file(&draft);
     let expected = fs::read_to_string(&golden).unwrap_or_default();
     if found != expected {
-        let draft = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("txt");
         fs::write(&draft, &found).unwrap();
         let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
         panic!(

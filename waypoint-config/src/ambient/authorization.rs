@@ -31,10 +31,8 @@ pub(super) fn translate(scope: view::Scope, object: &AuthorizationPolicy) -> (Au
         let mut unseen = Vec::new();
         let translated = translate_rule(rule, namespace, &mut unseen);
         let is_whole = unseen.is_empty();
-        if denies
-            && !is_whole
-            && translated.clauses.iter().any(|clause| clause.matches.iter().all(|one| *one == Match::default()))
-        {
+        // An empty match matches nothing: what it stood for is not denied.
+        if denies && translated.clauses.iter().flat_map(|clause| &clause.matches).any(|one| *one == Match::default()) {
             effect = Effect::DeniesNothing;
         }
         found.extend(unseen.into_iter().filter(|attribute| !found.contains(attribute)).collect::<Vec<_>>());

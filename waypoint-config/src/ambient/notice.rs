@@ -29,7 +29,7 @@ pub enum Effect {
     AllowsLess,
     /// DENY rules lose their HTTP part: more is denied.
     DeniesMore,
-    /// A DENY rule has nothing left: nothing is denied by it.
+    /// A part of a DENY rule has nothing left: what it stood for is not denied.
     DeniesNothing,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Effect {
                 "Within a DENY policy, rules matching HTTP attributes are enforced without the HTTP rules. This will be more restrictive than requested."
             }
             Self::DeniesNothing => {
-                "Within a DENY policy, a rule that matches HTTP attributes only has no enforceable rules at ztunnel and will have no effect."
+                "Within a DENY policy, a from, to or when that matches HTTP attributes only has no enforceable rules at ztunnel and will have no effect: such requests are NOT denied without a waypoint."
             }
         })
     }
