@@ -50,6 +50,12 @@ pub enum AppError {
 /// Run until asked to stop.
 pub fn run(config: Config, telemetry: &telemetry::Handle) -> Result<(), AppError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.shown(config.threads.count(host::cores()).get()), "starting");
+    if config.expects_dns {
+        tracing::warn!(
+            "this version has no DNS proxy: the node agent must not redirect the pods' DNS \
+             (ISTIO_META_DNS_CAPTURE=false here says that it does not)"
+        );
+    }
     host::raise_file_limit();
     host::check_capabilities(config.sockets.mark)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;

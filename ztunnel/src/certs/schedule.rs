@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which identity gets a certificate when: no calls, clock or randomness of its own. `keeper` is its shell.
 //!
-//! An identity is kept as long as something wants it. It is asked for with the highest priority anybody needs it with, at
+//! An identity is kept as long as something wants it; one that only a connection asked for is not renewed, and not tried
+//! again without another connection that asks. It is asked for with the highest priority anybody needs it with, at
 //! most 8 calls at once, renewed at about half of its validity, and tried again with growing delays when the
 //! call fails. A certificate that has not expired stays in force whatever happens to its renewal.
 //!
@@ -71,6 +72,10 @@ pub struct Schedule {
 struct Entry {
     priority: Priority,
     next: Next,
+    /// Something wants it for as long as it is there.
+    kept: bool,
+    /// A connection has asked for it since the last call.
+    demanded: bool,
     /// When the certificate in force ends.
     expires: Option<Instant>,
     /// When the last call failed, and why.
@@ -90,6 +95,8 @@ impl Schedule {
     /// Somebody wants this identity's certificate, or wants it more urgently.
     pub fn handle_wanted(&mut self, now: Instant, identity: &Identity, priority: Priority) -> Vec<Action> {
         let entry = self.entries.entry(identity.clone()).or_insert_with(|| Entry::new(now, priority));
+        entry.kept |= priority != Priority::RealTime;
+        entry.demanded |= priority == Priority::RealTime;
         let mut actions = Vec::new();
         match &mut entry.next {
             next @ Next::Abandoned => *next = Next::InFlight,
@@ -111,6 +118,7 @@ impl Schedule {
     /// Nobody wants it any more.
     pub fn handle_unwanted(&mut self, identity: &Identity) -> Vec<Action> {
         let Some(entry) = self.entries.get_mut(identity) else { return Vec::new() };
+        entry.kept = false;
         let withdraw = entry.expires.take().map(|_| Action::Withdraw(identity.clone()));
         match entry.next {
             Next::At(_) => {
@@ -217,11 +225,13 @@ impl Schedule {
 
     /// A call has ended. Some(true): nobody wants its result.
     fn end(&mut self, identity: &Identity) -> Option<bool> {
-        let abandoned = match self.entries.get(identity)?.next {
+        let entry = self.entries.get_mut(identity)?;
+        let abandoned = match entry.next {
             Next::InFlight => false,
             Next::Abandoned => true,
             Next::At(_) => return None,
         };
+        entry.demanded = false;
         self.in_flight -= 1;
         Some(abandoned)
     }
@@ -229,6 +239,12 @@ impl Schedule {
     /// Start what is due, most urgent first, then earliest first.
     fn admit(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        let forgotten = |_: &Identity, entry: &mut Entry| {
+            !entry.kept && !entry.demanded && matches!(entry.next, Next::At(at) if at <= now)
+        };
+        for (identity, entry) in self.entries.extract_if(.., forgotten) {
+            actions.extend(entry.expires.map(|_| Action::Withdraw(identity)));
+        }
         while self.in_flight < CONCURRENCY {
             let due = self.entries.iter_mut().filter_map(|(identity, entry)| match entry.next {
                 Next::At(at) if at <= now => Some((std::cmp::Reverse(entry.priority), at, identity, entry)),
@@ -246,7 +262,7 @@ impl Schedule {
 impl Entry {
     fn new(now: Instant, priority: Priority) -> Self {
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        Self { priority, next: Next::At(now), expires: None, failed: None, backoff }
+        Self { priority, next: Next::At(now), kept: false, demanded: false, expires: None, failed: None, backoff }
     }
 }
 

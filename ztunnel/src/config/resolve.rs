@@ -74,6 +74,8 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// What `istio_build` says.
     pub istio_version: String,
+    /// Whether somebody counts on a DNS proxy, which this version does not have.
+    pub expects_dns: bool,
 }
 
 /// The knobs of HBONE.
@@ -180,6 +182,7 @@ impl Config {
             hbone: hbone(args, &mut mistakes),
             drain_deadline: drain_deadline(args, &mut mistakes),
             istio_version: metadata.get("ISTIO_VERSION").cloned().unwrap_or_else(|| "unknown".to_owned()),
+            expects_dns: metadata.get("DNS_CAPTURE").is_none_or(|text| text.eq_ignore_ascii_case("true")),
         };
         mistakes.none().map(|()| config)
     }

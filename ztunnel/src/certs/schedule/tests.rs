@@ -176,3 +176,20 @@ fn an_old_certificate_is_renewed_at_once_but_not_in_a_loop() {
     assert!(used && actions.is_empty());
     assert_eq!(world.schedule.next_deadline(), Some(world.now + SHORTEST_REFRESH));
 }
+
+#[test]
+fn what_only_a_connection_asked_for_is_not_renewed_or_tried_for_ever() {
+    let mut world = World::new();
+    assert_eq!(world.wanted("a", Priority::RealTime), [request("a")]);
+    world.issued("a", 24);
+    assert_eq!(world.reach_deadline(), [Action::Withdraw(id("a"))]);
+    assert_eq!(world.state("a"), None);
+
+    world.wanted("b", Priority::RealTime);
+    assert_eq!(world.failed("b"), [refuse("b")]);
+    assert_eq!(world.wanted("b", Priority::RealTime), [refuse("b")], "asked again before the next try");
+    assert_eq!(world.reach_deadline(), [request("b")]);
+    world.failed("b");
+    assert_eq!(world.reach_deadline(), []);
+    assert_eq!(world.schedule.next_deadline(), None);
+}

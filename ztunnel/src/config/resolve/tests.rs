@@ -39,6 +39,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.hbone.stream_window, 4 << 20);
     assert_eq!(config.original_source, Transparent::Auto);
     assert_eq!(config.own_pod, None);
+    assert!(config.expects_dns, "as it is on by default in Istio's");
     assert_eq!(xds.node.node().id, "ztunnel~1.1.1.1~.~.svc.cluster.local");
 }
 
@@ -121,6 +122,7 @@ fn metadata_and_headers_come_from_open_names() {
         ("CA_HEADER_B", "2"),
         ("ISTIO_META_CLUSTER_ID", "east"),
         ("ISTIO_META_ISTIO_VERSION", "1.30"),
+        ("ISTIO_META_DNS_CAPTURE", "false"),
         ("ISTIO_METAJSON_LABELS", r#"{"a": 1}"#),
         ("PATH", "/bin"),
     ]);
@@ -130,6 +132,7 @@ fn metadata_and_headers_come_from_open_names() {
     assert_eq!(xds.control_plane.headers, [("A".to_owned(), "1".to_owned())]);
     assert_eq!(config.certificates.control_plane.headers, [("B".to_owned(), "2".to_owned())]);
     assert_eq!(config.istio_version, "1.30");
+    assert!(!config.expects_dns);
     assert_eq!(xds.node.json_metadata.len(), 1);
 }
 
