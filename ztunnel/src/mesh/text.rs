@@ -187,7 +187,7 @@ mod tests {
     fn the_empty_text_is_like_any_other() {
         assert_eq!(Text::default(), Text::from(""));
         assert_eq!((Text::from("").as_str(), Text::default().to_string()), ("", String::new()));
-        assert!(Text::default() < Text::from("a") && Text::from("a") != Text::default());
+        assert!(Text::default() < "a".into() && Text::default() != "a");
         assert!(HashSet::from([Text::default()]).contains(""));
     }
 }
