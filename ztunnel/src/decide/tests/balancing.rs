@@ -97,6 +97,7 @@ fn failover_takes_the_nearest_there_is() {
     assert_eq!(picked(zonal, &[("r", ""), ("", "")]), ["r0"]);
     assert_eq!(picked(zonal, &[("zs", ""), ("", "")]), ["1", "zs0"], "what does not share the region shares nothing");
     assert_eq!(picked(zonal, &[("rzs", ", status: Unhealthy"), ("r", "")]), ["r1"]);
+    assert_eq!(picked(zonal, &[("rzs", ", capacity: 0"), ("r", "")]), ["r1"], "what takes nothing is not near");
 }
 
 #[test]

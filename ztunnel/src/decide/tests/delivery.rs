@@ -197,6 +197,12 @@ fn a_pod_that_calls_itself_is_not_imitated() {
         panic!()
     };
     assert_eq!(delivery.from, DialFrom::Own);
+    let Inbound::Deliver(delivery) = decide(&snapshot, "server", address("10.0.2.2:8080"), |request| {
+        request.source = "[fd00::1:1]:4444".parse().unwrap();
+    }) else {
+        panic!()
+    };
+    assert_eq!(delivery.from, DialFrom::Own, "nor a client of another family");
 }
 
 #[test]

@@ -293,6 +293,23 @@ fn an_hbone_pod_named_by_a_passthrough_service_is_still_secured() {
 }
 
 #[test]
+fn what_is_addressed_to_a_service_does_not_use_the_waypoint_of_the_pod() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [10.0.0.1], protocol: HBONE}
+- {uid: b, name: b, namespace: d, workloadIps: [10.0.0.2], protocol: HBONE, waypoint: {destination: /10.0.0.9}, services: {d/s: {80: 80}}}
+- {uid: w, name: w, namespace: d, workloadIps: [10.0.0.9]}
+services:
+- {name: s, namespace: d, hostname: s, vips: [/10.9.0.1], ports: {80: 80}}
+- {name: p, namespace: d, hostname: p, vips: [], cidrVips: [{network: '', cidr: 10.0.0.0/24}], ports: {}, loadBalancer: {mode: Passthrough}}
+",
+    );
+    assert_eq!(leg(&snapshot, "client", "10.9.0.1:80"), pair("10.0.0.2:15008", "10.0.0.2:80"));
+    assert_eq!(leg(&snapshot, "client", "10.0.0.2:80"), pair("10.0.0.2:15008", "10.0.0.2:80"), "a passthrough service");
+}
+
+#[test]
 fn a_call_to_the_proxys_own_ports_on_loopback_is_a_loop() {
     for target in ["127.0.0.1:15001", "127.5.5.5:15006", "[::1]:15008", "[::ffff:127.0.0.1]:15008"] {
         assert_eq!(rejected(&shop(), "client", target), RouteError::SelfCall);
@@ -350,6 +367,27 @@ fn what_was_not_understood_gets_no_plaintext() {
     assert!(matches!(routed(&snapshot, "client", "10.0.2.2:80"), Route::Hbone(_)), "HBONE proves who answers");
     let snapshot = store.apply([Change::address("d/plain", &[0xff])]).snapshot;
     assert!(matches!(rejected(&snapshot, "client", "10.9.0.2:80"), RouteError::NotUnderstood { .. }), "a lost service");
+}
+
+#[test]
+fn an_address_shared_with_a_service_that_was_not_understood_gets_no_plaintext() {
+    let line =
+        |name: &str| format!("{{name: {name}, namespace: d, hostname: {name}, vips: [/10.9.0.1], ports: {{80: 80}}}}");
+    let mut store = Store::new("");
+    store.apply(changes(&format!(
+        "
+workloads:
+- {{uid: a, name: client, namespace: d, workloadIps: [10.0.0.1], protocol: HBONE}}
+- {{uid: b, name: b, namespace: d, workloadIps: [10.0.0.2], services: {{d/s: {{80: 80}}}}}}
+services: [{}, {}]
+",
+        line("s"),
+        line("t")
+    )));
+    assert!(matches!(routed(store.snapshot(), "client", "10.9.0.1:80"), Route::Direct { .. }));
+    store.apply([Change::address("d/t", &[0xff])]);
+    let error = rejected(store.snapshot(), "client", "10.9.0.1:80");
+    assert!(error.to_string().contains("10.9.0.1:80 belongs to d/t"), "{error}");
 }
 
 #[test]
