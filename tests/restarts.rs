@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         .test("a_proxy_that_was_killed_comes_back_and_serves_every_pod", proxy_back)
         .test("a_proxy_that_was_told_to_stop_ends_and_another_takes_its_place", proxy_restarted)
         .test("without_the_control_plane_traffic_goes_on", without_control)
+        .test("a_pod_without_a_certificate_sends_nothing_in_the_clear", without_certificate)
         .test("after_the_control_plane_restarted_changes_arrive_and_certificates_are_of_the_same_root", control_back)
         .test("without_the_agent_traffic_goes_on_and_new_ambient_pods_do_not_start", without_agent)
         .test("after_the_agent_restarted_pods_are_enrolled_again_as_they_were", agent_back)
@@ -114,6 +115,21 @@ fn without_control(bed: &mut Bed) -> Result<()> {
     Ok(())
 }
 
+/// Nobody can say who the new pod is, or give it a certificate.
+fn without_certificate(bed: &mut Bed) -> Result<()> {
+    bed.world.apply(LATE)?;
+    let capture = bed.world.listen()?;
+    let said = late(bed)?;
+    let caught = capture.stop()?;
+    ensure!(!said.is_good(), "served without a certificate: {}", said.story());
+    ensure!(caught.bytes == 0, "something was sent without a certificate: {}", caught.summary());
+    Ok(())
+}
+
+fn late(bed: &Bed) -> Result<Said> {
+    bed.who("demo/late", bed.pod("demo/far")?.v4.into(), 9000)
+}
+
 fn control_back(bed: &mut Bed) -> Result<()> {
     let root = mesh::root_certificate(bed.world.state());
     let before = std::fs::read(&root)?;
@@ -125,11 +141,9 @@ fn control_back(bed: &mut Bed) -> Result<()> {
     ensure!(!said.is_good(), "a policy made after the restart is not in force: {}", said.story());
     bed.world.objects.remove("AuthorizationPolicy", "demo", "not-client")?;
     bed.mesh.await_policies(&bed.world, "demo", &[])?;
-    // A pod whose certificate is yet to be made.
-    bed.apply(LATE)?;
-    bed.carried("demo/late", "demo/far", |bed| {
-        bed.who("demo/late", bed.pod("demo/far")?.v4.into(), 9000)?.good().map(drop)
-    })?;
+    bed.mesh.settle(&bed.world)?;
+    wait::until("the pod without a certificate to have one", mesh::SETTLING, || late(bed)?.good())?;
+    bed.carried("demo/late", "demo/far", |bed| late(bed)?.good().map(drop))?;
     bed.world.delete_pod("demo/late")
 }
 

@@ -13,7 +13,7 @@ use harness::{
 use serde_json::Value;
 
 /// Writes a script that enters a pod or a node by name, and says how to use it.
-pub(crate) fn explain(world: &World) -> Result<()> {
+pub(crate) fn explain(world: &World, followed: Option<&Path>) -> Result<()> {
     let pid = fs::read_to_string(world.state().join("pid"))?;
     let inside = Path::new("/run/in");
     // `nsenter --net` opens its path before it enters the mount namespace; hence the second step inside.
@@ -37,7 +37,15 @@ pub(crate) fn explain(world: &World) -> Result<()> {
     println!("  what a proxy knows\n    {enter} n1 curl -s localhost:15000/config_dump");
     println!("  its metrics\n    {enter} n1 curl -s localhost:15020/metrics");
     println!("  logs\n    tail -f {}/*.log", world.logs().display());
-    println!("  the objects: edit, add and remove files, the mesh follows\n    {}\n", world.objects.folder().display());
+    match followed {
+        Some(folder) => {
+            println!("  your objects: add, edit and remove files, pods and mesh follow\n    {}\n", folder.display())
+        }
+        None => println!(
+            "  the objects: edit labels, policies and Services, the mesh follows\n    {}\n",
+            world.objects.folder().display()
+        ),
+    }
     Ok(())
 }
 

@@ -77,7 +77,7 @@ fn tell(world: World, mesh: Mesh, arguments: &Arguments) -> Result<ExitCode> {
     report.play(&mut story, STEPS);
     let good = report.close();
     if arguments.keep {
-        keep::explain(&story.world)?;
+        keep::explain(&story.world, None)?;
         keep::stay(&mut story.world, &story.mesh, None)?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -93,7 +93,7 @@ fn show(mut world: World, mesh: &Mesh, folder: &std::path::Path, arguments: &Arg
         println!("  ✗ {error:#}");
     }
     if arguments.keep {
-        keep::explain(&world)?;
+        keep::explain(&world, Some(folder))?;
         keep::stay(&mut world, mesh, Some((directory, folder)))?;
     }
     Ok(if settled.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

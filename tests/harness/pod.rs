@@ -106,7 +106,11 @@ impl Pod {
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.netns.command(program);
-        command.current_dir(&self.folder).env("PATH", tools::search_path()).env("PYTHONUNBUFFERED", "1");
+        command
+            .current_dir(&self.folder)
+            .env("PATH", tools::search_path())
+            .env("PYTHONUNBUFFERED", "1")
+            .env_remove("RUST_BACKTRACE");
         command
     }
 
