@@ -5,8 +5,9 @@
 //! then for each response: apply, remember the versions of what was accepted, ACK, or NACK naming each resource that was
 //! not. A NACKed response is applied in part: one bad resource never holds back its neighbours.
 //!
-//! Guarantees. What was learnt stays in force while the control plane is away. Rejected names are not remembered, so the
-//! server sends them again after a reconnect. The first-sync gate opens when each type was received and applied
+//! Guarantees. What was learnt stays in force while the control plane is away. After a reconnect the server sends again
+//! what was rejected, or says that it is gone: the store holds a rejected resource against everybody it may
+//! concern, so it must learn of either. The first-sync gate opens when each type was received and applied
 //! once.
 //!
 //! Differences from the peer implementation, on purpose: a NACKed first response opens the gate as well (X-17 does not
@@ -193,7 +194,11 @@ impl Delta {
         let was_synced = self.is_synced();
         let watch = &mut self.watches[receipt.kind as usize];
         let bad: HashSet<&str> = rejected.iter().map(|rejected| rejected.name.as_str()).collect();
-        watch.versions.extend(receipt.versions.into_iter().filter(|(name, _)| !bad.contains(name.as_str())));
+        let held = |(name, version): (String, String)| {
+            let version = if bad.contains(name.as_str()) { REFUSED.to_owned() } else { version };
+            (name, version)
+        };
+        watch.versions.extend(receipt.versions.into_iter().map(held));
         for name in &receipt.removed {
             watch.versions.remove(name);
         }
@@ -265,6 +270,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(15);
 /// After a stream that worked, around this long: servers end streams regularly, and all their clients' at once.
 const RECONNECT_DELAY: Duration = Duration::from_millis(20);
+/// The version a reconnect gives for what was refused. No server gives it to anything, so it sends what it has, or that it
+/// has nothing.
+const REFUSED: &str = "refused";
 
 #[cfg(test)]
 mod tests;

@@ -86,24 +86,28 @@ fn a_nack_names_each_resource_and_does_not_keep_the_gate_closed() {
 }
 
 #[test]
-fn a_reconnect_names_what_is_held_and_not_what_was_refused_or_removed() {
+fn a_reconnect_names_what_is_held_and_what_was_refused_but_not_what_was_removed() {
     let (mut delta, now, mut rng) = connected();
     push(&mut delta, response(Kind::Address, "1", &[("a", "v1"), ("b", "v1"), ("bad", "v1")], &[]), &["bad"]);
     push(&mut delta, response(Kind::Address, "2", &[("a", "v2")], &["b", "never-had"]), &[]);
     let requests = reconnect(&mut delta, now, &mut rng);
-    assert_eq!(requests[0].initial_resource_versions, HashMap::from([("a".to_owned(), "v2".to_owned())]));
+    let held = [("a", "v2"), ("bad", "refused")].map(|(name, version)| (name.to_owned(), version.to_owned()));
+    assert_eq!(requests[0].initial_resource_versions, HashMap::from(held));
     assert!(requests[0].node.is_some());
     assert!(requests[0].resource_names_subscribe.is_empty(), "legacy wildcard");
     assert!(requests[1].initial_resource_versions.is_empty());
 }
 
 #[test]
-fn an_older_version_stays_held_when_a_newer_one_is_refused() {
+fn what_was_refused_is_asked_for_again_whatever_came_before_it() {
     let (mut delta, now, mut rng) = connected();
     push(&mut delta, response(Kind::Authorization, "1", &[("p", "v1")], &[]), &[]);
     push(&mut delta, response(Kind::Authorization, "2", &[("p", "v2")], &[]), &["p"]);
     let requests = reconnect(&mut delta, now, &mut rng);
-    assert_eq!(requests[1].initial_resource_versions["p"], "v1");
+    assert_eq!(requests[1].initial_resource_versions["p"], "refused", "the refusal has replaced v1");
+    push(&mut delta, response(Kind::Authorization, "3", &[], &["p"]), &[]);
+    let requests = reconnect(&mut delta, now, &mut rng);
+    assert!(requests[1].initial_resource_versions.is_empty());
 }
 
 #[test]
