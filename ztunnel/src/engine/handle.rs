@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use hbone::Budget;
 use mesh_proto::spiffe::Identity;
 use nix::sys::eventfd::EventFd;
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::command::{CloseHow, Command, Done, ListenAt, Opening, Pod, Role};
 use super::options::Options;
+use crate::mesh::Snapshot;
 use crate::net::socket::ListenOptions;
 use crate::net::{Home, Listener, NetError, PodNetns};
 
@@ -42,6 +44,8 @@ pub struct Handle {
     budget: Budget,
     threads: Vec<Mailbox>,
     pods: Mutex<Pods>,
+    mesh: Arc<ArcSwap<Snapshot>>,
+    published: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 #[derive(Default)]
@@ -78,9 +82,14 @@ impl Mailbox {
 }
 
 impl Handle {
-    pub(super) fn new(options: Arc<Options>, home: Arc<Home>, threads: Vec<Mailbox>) -> Self {
+    pub(super) fn new(
+        options: Arc<Options>,
+        home: Arc<Home>,
+        threads: Vec<Mailbox>,
+        mesh: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
         let budget = Budget::node(options.limits.node_bytes);
-        Self { options, home, budget, threads, pods: Mutex::default() }
+        Self { options, home, budget, threads, pods: Mutex::default(), mesh, published: Mutex::default() }
     }
 
     /// Opens a pod's listeners in its network namespace (or in our own), where [`Options::listen`] says. When it returns `Ok`, connections
@@ -127,6 +136,7 @@ impl Handle {
     /// A new snapshot was published. With `rejudge`, open inbound connections are judged again: say so when policies or workloads
     /// changed.
     pub fn mesh_changed(&self, rejudge: bool) {
+        self.retire();
         self.broadcast(|| Command::MeshChanged { rejudge });
     }
 
@@ -147,6 +157,16 @@ impl Handle {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).open.clear();
         self.broadcast(|| Command::Drain { deadline, done: done.clone() });
         receiver
+    }
+
+    /// Keeps every published snapshot until all threads have let go of it, so that none of them has to free it.
+    fn retire(&self) {
+        let current = self.mesh.load_full();
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.retain(|snapshot| Arc::strong_count(snapshot) > 1 || Arc::ptr_eq(snapshot, &current));
+        if !published.iter().any(|snapshot| Arc::ptr_eq(snapshot, &current)) {
+            published.push(current);
+        }
     }
 
     fn broadcast(&self, command: impl Fn() -> Command) {

@@ -130,9 +130,7 @@ impl Worker {
                 CloseHow::Drain => self.drain_site(&site),
                 CloseHow::Immediate => self.end_site(&site),
             }
-            site.tell_if_empty();
         }
-        self.closing.retain(|site| site.live.get() > 0);
     }
 
     pub(super) fn drain(&mut self, deadline: Instant, done: Arc<Done>) {

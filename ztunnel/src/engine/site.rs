@@ -42,10 +42,10 @@ pub(super) struct Site {
     /// Flows and tunnels that exist.
     pub(super) live: Cell<usize>,
     pub(super) phase: Cell<Phase>,
-    /// Whom to tell when the last one has ended.
-    pub(super) waiting: RefCell<Vec<Arc<Done>>>,
     netns: Option<Arc<PodNetns>>,
     socket: SocketOptions,
+    /// Who is told when the site is gone. The last field, dropped last: by then nothing here keeps the pod's namespace alive.
+    pub(super) waiting: RefCell<Vec<Arc<Done>>>,
 }
 
 /// Where a pod is in its life here.
@@ -118,16 +118,8 @@ impl Site {
         self.live.set(self.live.get() + 1);
     }
 
-    /// One less. The last one of a closing pod tells who waits.
+    /// One less.
     pub(super) fn leave(&self) {
         self.live.set(self.live.get().saturating_sub(1));
-        self.tell_if_empty();
-    }
-
-    /// Tells who waits if nothing is left.
-    pub(super) fn tell_if_empty(&self) {
-        if self.live.get() == 0 && self.phase.get() != Phase::Open {
-            self.waiting.borrow_mut().clear();
-        }
     }
 }

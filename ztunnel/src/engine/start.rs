@@ -56,6 +56,6 @@ impl Engine {
             ready.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once"))).map_err(StartError::Thread)?;
             mailboxes.push(Mailbox { queue: sender, wake });
         }
-        Ok(Handle::new(options, home, mailboxes))
+        Ok(Handle::new(options, home, mailboxes, shared.mesh.clone()))
     }
 }

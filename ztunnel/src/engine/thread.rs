@@ -161,6 +161,8 @@ impl Worker {
             self.move_bytes();
             self.flush_tunnels();
             self.log.flush();
+            // With the last reference to a site goes the pod's namespace, and whoever waits for that is told.
+            self.closing.retain(|site| site.live.get() > 0);
             if self.draining.is_some() && self.flows.len() == 0 && self.tunnels.len() == 0 {
                 self.draining = None;
             }
@@ -227,6 +229,8 @@ impl Worker {
             Command::Open(opening) => self.open_site(*opening),
             Command::Close { uid, how, done } => self.close_site(&uid, how, &done),
             Command::MeshChanged { rejudge } => {
+                // Lets go of the old snapshot even if nobody asks for the new one.
+                self.snapshot();
                 for work in std::mem::take(&mut self.parked.mesh) {
                     self.resume(work);
                 }

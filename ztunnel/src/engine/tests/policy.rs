@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who may and who may not, on new connections and on open ones.
 
+use std::io::{Read, Write};
+
 use super::account::{Flag, Reporter};
 use super::world::*;
+use crate::mesh::{Change, Kind};
 
 const DENY_CLIENT: &str = "- {name: deny, namespace: default, scope: Namespace, action: Deny, rules: [[[\
     {principals: [{Exact: cluster.local/ns/default/sa/client}]}]]]}\n";
@@ -55,4 +58,28 @@ fn plaintext_is_admitted_unless_strict() {
     let mut secured = world.connect(app);
     assert_eq!(ask(&mut secured, b"secured"), b"SECURED");
     assert_eq!(world.server.shared.accounts.sockets_open(Reporter::Destination), 1);
+}
+
+#[test]
+fn nobody_is_admitted_before_the_policies_are_known() {
+    let world = World::start("");
+    let app = world.application(echo);
+    let fresh = Node::start(&|_| {});
+    fresh.certify(crate::tls::test_ca::credential(&world.ca, &identity("server")));
+    fresh.publish_and(&world.yaml(""), [Change::Received(Kind::Addresses)]);
+    let door = std::net::SocketAddr::new(world.host(3), 15006);
+    fresh.open(
+        "server",
+        super::ListenAt { outbound: None, inbound: None, plaintext: Some(door), target_without_redirect: Some(app) },
+    );
+    let mut stream = dial(door);
+    stream.write_all(b"hello").unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    let early = stream.read(&mut [0; 5]).expect_err("admitted without policies");
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    fresh.publish_and("{}", [Change::Received(Kind::Policies)]);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HELLO");
 }

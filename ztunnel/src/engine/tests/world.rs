@@ -73,19 +73,24 @@ impl World {
 
     /// Replaces the mesh on both nodes: the two pods and these policies.
     pub(super) fn publish(&self, policies: &str) {
+        let yaml = self.yaml(policies);
+        for node in [&self.client, &self.server] {
+            node.publish(&yaml);
+        }
+    }
+
+    /// The two pods and these policies.
+    pub(super) fn yaml(&self, policies: &str) -> String {
         let (client, server) = (self.host(2), self.host(3));
         let listed = if policies.contains("WorkloadSelector") { "authorizationPolicies: [default/listed]" } else { "" };
-        let yaml = format!(
+        format!(
             "workloads:\n\
              - {{uid: client, name: client, namespace: default, serviceAccount: client, workloadIps: [{client}], protocol: HBONE, \
                 workloadName: client, canonicalName: client, canonicalRevision: latest}}\n\
              - {{uid: server, name: server, namespace: default, serviceAccount: server, workloadIps: [{server}], protocol: HBONE, \
                 workloadName: server, canonicalName: server, canonicalRevision: latest, {listed}}}\n\
              policies:\n{policies}"
-        );
-        for node in [&self.client, &self.server] {
-            node.publish(&yaml);
-        }
+        )
     }
 
     /// An application of the server pod; `serve` runs once per connection.
@@ -120,7 +125,7 @@ impl World {
 }
 
 impl Node {
-    fn start(tune: &impl Fn(&mut Options)) -> Self {
+    pub(super) fn start(tune: &impl Fn(&mut Options)) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let into = log.clone();
         let access_log = AccessLog {
@@ -144,10 +149,14 @@ impl Node {
     }
 
     pub(super) fn publish(&self, yaml: &str) {
+        self.publish_and(yaml, [Change::Received(Kind::Addresses), Change::Received(Kind::Policies)]);
+    }
+
+    /// Publishes the mesh of a control plane that may not have sent everything yet.
+    pub(super) fn publish_and(&self, yaml: &str, received: impl IntoIterator<Item = Change>) {
         let config: StaticConfig = serde_saphyr::from_str(yaml).unwrap();
         let mut store = self.store.lock().unwrap();
         let gone: Vec<_> = store.snapshot().policies().map(|(name, _)| Change::RemovePolicy(name.clone())).collect();
-        let received = [Change::Received(Kind::Addresses), Change::Received(Kind::Policies)];
         let changes = gone.into_iter().chain(config.into_changes().unwrap()).chain(received);
         let applied = store.apply(changes);
         self.shared.mesh.store(applied.snapshot);
