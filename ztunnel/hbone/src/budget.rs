@@ -97,7 +97,7 @@ impl Budget {
     /// that were granted a large window never let it fill.
     pub(crate) fn promise(&self, bytes: usize) -> bool {
         let account = &self.0;
-        if self.used() > account.limit / 2 {
+        if self.is_half_used() {
             return false;
         }
         let most = account.limit.saturating_mul(OVERCOMMIT);
@@ -110,6 +110,15 @@ impl Budget {
             account.promised.fetch_sub(bytes, Ordering::Relaxed);
         }
         above
+    }
+
+    /// More than half of the limit is in use, here or further up.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.is_half_used() || self.0.parent.as_ref().is_some_and(Self::is_pressed)
+    }
+
+    fn is_half_used(&self) -> bool {
+        self.used() > self.0.limit / 2
     }
 
     /// Takes back what was promised.
@@ -178,8 +187,9 @@ mod tests {
         pod.retract(400);
         pod.charge(51).unwrap();
         assert!(!pod.promise(1));
+        assert!(pod.is_pressed());
         pod.refund(1);
-        assert!(pod.promise(1));
+        assert!(pod.promise(1) && !pod.is_pressed());
         assert!(pod.charge(usize::MAX).is_err());
     }
 

@@ -115,6 +115,31 @@ fn a_window_does_not_grow_without_room_in_the_budget() {
 }
 
 #[test]
+fn a_grown_window_shrinks_when_memory_runs_short() {
+    let now = Instant::now();
+    let node = Budget::node(8 * MIB);
+    let server = End::new(Connection::server(Arc::new(Options::server(node.pod(8 * MIB))), now));
+    let mut pair = Pair::of(now, End::client(now), server);
+    let quick = pair.client.request(now, 64 * MIB, false);
+    pair.settle();
+    pair.server.stall_new = true;
+    for _ in 0..17 {
+        pair.client.request(now, MIB, false);
+    }
+    pair.settle();
+    assert!(node.used() > 4 * MIB);
+    pair.client.app(quick).to_send = 64 * MIB;
+    pair.settle();
+    let there = pair.server_side(quick);
+    assert_eq!(pair.server.app(there).taken, 128 * MIB);
+    pair.server.app(there).stalled = true;
+    pair.client.app(quick).to_send = 64 * MIB;
+    pair.settle();
+    assert_eq!(pair.server.app(there).held, 256 << 10);
+    assert_eq!(pair.server.app(there).over_budget, None);
+}
+
+#[test]
 fn readers_that_stall_do_not_stall_their_neighbours() {
     let mut pair = Pair::new();
     pair.server.stall_new = true;

@@ -184,6 +184,33 @@ fn a_changed_initial_window_moves_open_streams_below_zero_and_back() {
 }
 
 #[test]
+fn who_waits_for_the_connection_is_told_in_turn() {
+    let (mut peer, first) = Peer::server();
+    let window = |stream: u32, more: u32| frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes());
+    let second = peer.end.request(peer.now, 100, false);
+    peer.send(&frame(HEADERS, END_HEADERS, 3, &[0x88]));
+    peer.end.app(first).to_send = 200_000;
+    peer.send(&window(1, 1 << 20));
+    assert_eq!((peer.end.app(first).sent, peer.end.app(second).sent), (65_435, 100));
+    peer.end.app(second).to_send = 100;
+    peer.send(&[]);
+    peer.heard();
+    // Ten bytes for the first in the queue, ten for the next, and so on.
+    for sent in [(65_445, 100), (65_445, 110), (65_455, 110), (65_455, 120)] {
+        peer.send(&window(0, 10));
+        assert_eq!((peer.end.app(first).sent, peer.end.app(second).sent), sent);
+    }
+    // A stream without a window of its own does not hold up the others.
+    peer.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    peer.send(&window(0, 10));
+    assert_eq!((peer.end.app(first).sent, peer.end.app(second).sent), (65_465, 120));
+    peer.send(&window(3, 65_535));
+    peer.send(&window(0, 1000));
+    peer.send(&window(0, 1000));
+    assert_eq!((peer.end.app(first).sent, peer.end.app(second).to_send), (67_385, 0));
+}
+
+#[test]
 fn window_updates_are_neither_empty_nor_too_much() {
     let update = |stream: u32, increment: u32| frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes());
     Peer::client().dies_of(&update(0, 0), ErrorCode::PROTOCOL_ERROR);

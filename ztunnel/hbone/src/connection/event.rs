@@ -89,7 +89,8 @@ pub enum Event<'i> {
         /// Why, for the log.
         reason: ResetReason,
     },
-    /// `send_capacity` answered 0 for this stream, and would not now.
+    /// `send_capacity` answered 0 for this stream, and would not now. All that wait are told; serve them in the order of these
+    /// events, and none starves when the first takes it all.
     Writable {
         /// The stream.
         stream: StreamId,

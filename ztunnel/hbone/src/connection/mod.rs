@@ -11,6 +11,7 @@ mod recent;
 mod send;
 mod state;
 mod streams;
+mod turns;
 mod window;
 
 pub use event::{Event, ResetReason, StreamId};

@@ -60,13 +60,13 @@ impl Connection {
             return Some(event);
         }
         while self.output.window.open() > 0 {
-            let stream = self.output.writable.pop_front()?;
+            let stream = self.output.turns.take()?;
             let Some(entry) = self.streams.get_mut(stream) else { continue };
             if entry.send.open() == 0 {
                 entry.wish = Wish::ForStream;
                 continue;
             }
-            entry.wish = Wish::None;
+            entry.wish = Wish::Told;
             if entry.local == Half::Open {
                 return Some(Event::Writable { stream });
             }
@@ -294,8 +294,7 @@ impl Connection {
             return self.fault(now, id, ErrorCode::FLOW_CONTROL_ERROR, "window raised over 2^31-1").map(Some);
         }
         if stream.wish == Wish::ForStream && stream.send.open() > 0 {
-            stream.wish = Wish::Queued;
-            self.output.writable.push_back(id);
+            self.output.turns.put(id, stream);
         }
         Ok(None)
     }
@@ -333,8 +332,7 @@ impl Connection {
                 return Err(too_large);
             }
             if stream.wish == Wish::ForStream && stream.send.open() > 0 {
-                stream.wish = Wish::Queued;
-                self.output.writable.push_back(id);
+                self.output.turns.put(id, stream);
             }
         }
         Ok(())

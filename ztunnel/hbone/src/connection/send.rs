@@ -97,12 +97,11 @@ impl Connection {
         let Some(entry) = self.streams.get_mut(stream).filter(|stream| stream.local == Half::Open) else { return 0 };
         let of_stream = entry.send.open();
         let most = of_stream.min(self.output.window.open());
-        if most == 0 && entry.wish == Wish::None {
+        if most == 0 && matches!(entry.wish, Wish::None | Wish::Told) {
             if of_stream == 0 {
                 entry.wish = Wish::ForStream;
             } else {
-                entry.wish = Wish::Queued;
-                self.output.writable.push_back(stream);
+                self.output.turns.put(stream, entry);
             }
         }
         most.min(self.peer.max_frame_size) as usize
@@ -124,6 +123,9 @@ impl Connection {
             return None;
         }
         entry.send.spend(size);
+        if entry.wish == Wish::Told {
+            entry.wish = Wish::None;
+        }
         self.output.window.spend(size);
         // A peer may well answer each frame with an update for the stream and one for the connection.
         self.guard.flood.earn(Kind::WindowUpdates, EARNED_PER_FRAME);
@@ -150,7 +152,8 @@ impl Connection {
             return;
         }
         let room = self.waiting.held <= self.options.tunnel_limit / 2;
-        entry.receive.grow(clock, self.options.max_window, room.then_some(&self.options.budget));
+        let options = &self.options;
+        entry.receive.resize(clock, (options.initial_window, options.max_window), &options.budget, room);
         if let Some(credit) = entry.receive.credit() {
             frame::window_update(&mut self.output.control, stream.number, credit);
         }
@@ -201,7 +204,7 @@ impl Connection {
     pub(super) fn insert(&mut self, now: Instant, number: u32, local: Half, remote: Half) -> StreamId {
         let receive = StreamWindow::new(self.options.initial_window, self.clock(now));
         let send = SendWindow::new(self.peer.initial_window);
-        self.streams.insert(Stream { number, local, remote, wish: Wish::None, send, receive })
+        self.streams.insert(Stream { number, local, remote, wish: Wish::None, turn: 0, send, receive })
     }
 
     /// Queues a HEADERS frame and returns the size of its block. A block that does not fit one frame is taken back.

@@ -2,13 +2,13 @@
 //! The state of one connection, how it begins and what can be asked of it. What peers do is in `receive`, what the caller does in
 //! `send`, time and the end in `life`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::StreamId;
 use super::keepalive::Keepalive;
 use super::streams::{Stream, Streams};
+use super::turns::Turns;
 use super::window::{ConnectionWindow, SendWindow, clock};
 use crate::error::ErrorCode;
 use crate::flood::Flood;
@@ -51,7 +51,7 @@ pub(super) struct Output {
     pub(super) forced: usize,
     pub(super) window: SendWindow,
     /// Streams to be told that they may send.
-    pub(super) writable: VecDeque<StreamId>,
+    pub(super) turns: Turns,
 }
 
 /// What waits for applications.
@@ -184,7 +184,7 @@ impl Connection {
                 control: Vec::new(),
                 forced: 0,
                 window: SendWindow::new(DEFAULT_WINDOW),
-                writable: VecDeque::new(),
+                turns: Turns::default(),
             },
             peer: Peer {
                 initial_window: DEFAULT_WINDOW,

@@ -26,6 +26,8 @@ pub(super) enum Wish {
     ForStream,
     /// In the queue of those to be told.
     Queued,
+    /// Told, and has not sent since.
+    Told,
 }
 
 /// An open stream, or one that has ended with bytes the application has still to take.
@@ -37,6 +39,8 @@ pub(super) struct Stream {
     /// What the peer sends.
     pub(super) remote: Half,
     pub(super) wish: Wish,
+    /// Its turn among those that wait for the connection's window.
+    pub(super) turn: u32,
     pub(super) send: SendWindow,
     pub(super) receive: StreamWindow,
 }

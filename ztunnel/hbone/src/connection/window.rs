@@ -78,8 +78,9 @@ impl StreamWindow {
         released
     }
 
-    /// Grows the window if the application keeps up with a peer that uses it, and there is room.
-    pub(super) fn grow(&mut self, clock: u32, max: u32, budget: Option<&Budget>) {
+    /// Once per window consumed, doubles the window if the application keeps up with a peer that uses it and the budget has room,
+    /// and halves it, down to `initial`, if the budget has none.
+    pub(super) fn resize(&mut self, clock: u32, (initial, max): (u32, u32), budget: &Budget, room: bool) {
         if self.consumed < self.size {
             return;
         }
@@ -87,12 +88,16 @@ impl StreamWindow {
         let keeps_up = self.unconsumed <= self.size / 4;
         self.consumed = 0;
         self.since = clock;
-        if !quick || !keeps_up || self.size >= max {
-            return;
-        }
-        let size = self.size.saturating_mul(2).min(max);
-        if budget.is_some_and(|budget| budget.promise((size - self.size) as usize)) {
+        if !room || budget.is_pressed() {
+            let size = (self.size / 2).max(initial);
+            budget.retract((self.size - size) as usize);
+            // What the peer may send already it may send; it gets less back until that is used up.
             self.size = size;
+        } else if quick && keeps_up && self.size < max {
+            let size = self.size.saturating_mul(2).min(max);
+            if budget.promise((size - self.size) as usize) {
+                self.size = size;
+            }
         }
     }
 

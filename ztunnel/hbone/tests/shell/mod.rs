@@ -60,6 +60,8 @@ pub struct End {
     /// DATA frames written, and the largest.
     pub frames: usize,
     pub largest: usize,
+    /// Streams that were told that they may send, in order.
+    told: Vec<StreamId>,
 }
 
 /// The byte at a place of any application's stream.
@@ -79,6 +81,7 @@ impl End {
             stall_new: false,
             frames: 0,
             largest: 0,
+            told: Vec::new(),
         }
     }
 
@@ -147,7 +150,10 @@ impl End {
                 assert!(!self.conn.is_open(stream));
                 self.seen.push(Seen::Reset(stream, code, reason));
             }
-            Event::Writable { stream } => self.app(stream).blocked = false,
+            Event::Writable { stream } => {
+                self.app(stream).blocked = false;
+                self.told.push(stream);
+            }
             Event::GoAway { code } => self.seen.push(Seen::GoAway(code)),
         }
     }
@@ -184,7 +190,10 @@ impl End {
         if self.error.is_some() {
             return;
         }
-        for (&stream, app) in self.apps.iter_mut().filter(|(_, app)| app.answered) {
+        let mut order = std::mem::take(&mut self.told);
+        order.extend(self.apps.keys());
+        for stream in order {
+            let Some(app) = self.apps.get_mut(&stream).filter(|app| app.answered) else { continue };
             while app.to_send > 0 && !app.blocked && self.conn.is_open(stream) {
                 let length = self.conn.send_capacity(stream).min(app.to_send);
                 if length == 0 {
