@@ -107,6 +107,7 @@
 //! # }
 //! ```
 
+// Bottom to top: budget, flood, request, header, error, frame, options, connection. Each uses only what stands before it.
 mod budget;
 mod connection;
 mod error;

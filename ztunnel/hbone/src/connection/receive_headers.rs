@@ -70,9 +70,9 @@ impl Connection {
         // Lingering streams cost memory without counting as open; a client that collects them has to wait as well.
         let most = self.options.max_streams as usize;
         if self.streams.open() >= most || self.streams.len() >= 2 * most {
-            if self.guard.opening.ack_seen {
-                self.spend(Kind::Faults, now)?;
-            }
+            // Until it has read our SETTINGS the client does not know better.
+            let kind = if self.guard.opening.ack_seen { Kind::Faults } else { Kind::Noise };
+            self.spend(kind, now)?;
             return Ok(Some(self.refuse(number, ErrorCode::REFUSED_STREAM, "too many streams on this connection")));
         }
         if !within {

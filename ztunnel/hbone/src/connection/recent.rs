@@ -88,7 +88,39 @@ fn place(number: u32) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn two_bits_remember_what_a_table_would(steps in proptest::collection::vec((0..300u32, any::<bool>(), 0..300u32), 1..60)) {
+            let mut recent = Recent::default();
+            let mut table = BTreeMap::new();
+            let mut highest = 0u32;
+            for (skip, forgive, back) in steps {
+                let number = if highest == 0 { 1 } else { highest + 2 } + 2 * (skip / 10 * (skip / 100));
+                recent.open(number);
+                table.insert(number, Past::Closed);
+                highest = number;
+                if forgive {
+                    let number = number.saturating_sub(2 * back) | 1;
+                    recent.forgive(number);
+                    table.insert(number, Past::Forgiven);
+                }
+                for number in 0..highest + 5 {
+                    let expected = match number {
+                        n if n % 2 == 0 || n > highest => Past::Idle,
+                        n if (highest - n) / 2 >= REMEMBERED => Past::Forgiven,
+                        n => table.get(&n).copied().unwrap_or(Past::Skipped),
+                    };
+                    prop_assert_eq!(recent.judge(number), expected, "{} of {}", number, highest);
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_kind_of_past_is_told_apart() {
