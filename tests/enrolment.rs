@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         .test("labelling_a_single_pod_out_releases_it_alone", release_one)
         .test("taking_the_label_away_releases_every_pod_and_breaks_no_connection", release)
         .test("a_namespace_can_come_back", again)
+        .test("no_new_connection_fails_while_pods_join_and_leave", storm)
         .main()
 }
 
@@ -152,7 +153,16 @@ fn check(bed: &mut Bed) -> Result<()> {
 fn deleted(bed: &mut Bed) -> Result<()> {
     let uid = bed.pod("demo/new")?.sandbox.uid.clone();
     let link = format!("p{}", bed.pod("demo/new")?.v4.octets()[3]);
+    // With connections open both ways.
+    let to_new = format!("{}:9000", bed.pod("demo/new")?.v4);
+    let mut inward = bed.pod("demo/client")?.talk(&["peer", "talk", &to_new])?;
+    let mut outward = bed.pod("demo/new")?.talk(&["peer", "talk", &address(bed)?])?;
+    inward.hear()?;
+    outward.hear()?;
+    drop(outward);
     bed.world.delete_pod("demo/new")?;
+    let answer = inward.ask("still there?")?;
+    ensure!(answer.starts_with("broken"), "a deleted pod says {answer:?}");
     let node = bed.world.node("n1")?;
     bed.mesh.until_dump(node, "nothing of demo/new", |dump| {
         ensure!(!dump["workloadState"].to_string().contains(&uid), "still among the pods");
@@ -214,5 +224,25 @@ fn again(bed: &mut Bed) -> Result<()> {
     bed.carried("demo/client", "demo/far", |bed| {
         bed.pod("demo/client")?.run(&["peer", "who", &address(bed)?])?.good().map(drop)
     })?;
+    Ok(())
+}
+
+/// One connection after another, while client and server join and leave several times.
+fn storm(bed: &mut Bed) -> Result<()> {
+    let mut storms = Vec::new();
+    for address in bed.pod("demo/far")?.addresses() {
+        let address = std::net::SocketAddr::new(address, 9000).to_string();
+        let mut storm = bed.pod("demo/client")?.talk(&["peer", "storm", &address])?;
+        ensure!(storm.hear()? == "blowing", "no connection at all");
+        storms.push(storm);
+    }
+    for mode in [None, Some("ambient"), None, Some("ambient"), None, Some("ambient")] {
+        label(bed, mode)?;
+    }
+    for mut storm in storms {
+        storm.finish();
+        let result = storm.hear()?;
+        ensure!(result.starts_with("0 of "), "{result}");
+    }
     Ok(())
 }

@@ -52,6 +52,8 @@ fn main() -> ExitCode {
         .test("after_the_control_plane_restarted_changes_arrive_and_certificates_are_of_the_same_root", control_back)
         .test("without_the_agent_traffic_goes_on_and_new_ambient_pods_do_not_start", without_agent)
         .test("after_the_agent_restarted_pods_are_enrolled_again_as_they_were", agent_back)
+        .test("a_pod_deleted_while_the_agent_was_away_is_forgotten_when_it_is_back", deleted_meanwhile)
+        .test("a_node_whose_agent_and_proxy_both_crashed_finds_its_pods_again", whole_node)
         .main()
 }
 
@@ -179,4 +181,37 @@ fn agent_back(bed: &mut Bed) -> Result<()> {
     carried(bed)?;
     let what = "the pod that could not start before to be carried";
     wait::until(what, mesh::SETTLING, || bed.who("demo/late", bed.pod("demo/far")?.v4.into(), 9000)?.good().map(drop))
+}
+
+fn deleted_meanwhile(bed: &mut Bed) -> Result<()> {
+    let late = bed.pod("demo/late")?;
+    let (uid, link) = (late.sandbox.uid.clone(), format!("p{}:", late.v4.octets()[3]));
+    bed.mesh.take("n1-agent")?.kill()?;
+    bed.world.delete_pod("demo/late")?;
+    let node = bed.world.node("n1")?;
+    bed.mesh.start_agent(&bed.world, node)?;
+    bed.mesh.ready(node)?;
+    bed.mesh.until_dump(node, "nothing of demo/late", |dump| {
+        ensure!(!dump["workloadState"].to_string().contains(&uid), "still among the pods");
+        Ok(())
+    })?;
+    wait::until("the pod's network to go, which any socket left in it would hold", wait::PATIENCE, || {
+        let links = node.netns.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
+        ensure!(!links.contains(&link), "its link is still there");
+        ensure!(bed.world.objects.redirection("n1", "demo", "late").is_none(), "its annotation is still there");
+        Ok::<(), anyhow::Error>(())
+    })
+}
+
+/// Nobody is left who was told by the container runtime where the pod's network is: it has to be found by its processes.
+fn whole_node(bed: &mut Bed) -> Result<()> {
+    for program in ["n2-agent", "n2-ztunnel"] {
+        bed.mesh.take(program)?.kill()?;
+    }
+    let node = bed.world.node("n2")?;
+    bed.mesh.start_agent(&bed.world, node)?;
+    bed.mesh.start_ztunnel(&bed.world, node)?;
+    bed.mesh.ready(node)?;
+    bed.mesh.settle(&bed.world)?;
+    wait::until("connections to be carried again", mesh::SETTLING, || carried(bed))
 }

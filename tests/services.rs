@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr, process::ExitCode};
 
 use anyhow::{Result, ensure};
-use harness::{Bed, Suite};
+use harness::{Bed, Suite, mesh};
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/dataplane-mode: ambient}}}
@@ -43,6 +43,14 @@ metadata: {namespace: demo, name: empty}
 spec:
   clusterIP: 10.96.0.12
   selector: {app: nobody}
+  ports: [{name: tcp, port: 80, targetPort: 9000}]
+---
+# Its endpoints are written by hand, see `by_hand`: a pod by reference, and a bare address outside the mesh.
+apiVersion: v1
+kind: Service
+metadata: {namespace: demo, name: by-hand}
+spec:
+  clusterIP: 10.96.0.13
   ports: [{name: tcp, port: 80, targetPort: 9000}]
 ---
 apiVersion: v1
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
         })
         .test("a_service_connection_is_logged_with_its_service_and_carried_to_a_pod", logged)
         .test("pods_of_a_headless_service_are_reached_by_their_own_addresses", headless)
+        .test("a_service_without_a_selector_goes_where_its_endpoint_slice_says", by_hand)
         .test("a_service_without_pods_ends_the_connection_and_says_so", empty)
         .test("a_pod_that_is_deleted_gets_no_more_connections", deleted)
         .main()
@@ -132,6 +141,42 @@ fn headless(bed: &mut Bed) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn by_hand(bed: &mut Bed) -> Result<()> {
+    let outside = "
+{apiVersion: v1, kind: Namespace, metadata: {name: plain}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: plain, name: outside}
+spec:
+  nodeName: n2
+  containers: [{name: peer, command: [peer, serve, '9000', outside], ports: [{containerPort: 9000}]}]
+";
+    bed.apply(outside)?;
+    let far = bed.pod("demo/far")?;
+    let (uid, pod) = (far.sandbox.uid.clone(), far.v4);
+    let address = bed.pod("plain/outside")?.v4;
+    bed.world.apply(&format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: demo, name: by-hand-1, labels: {{kubernetes.io/service-name: by-hand}}}}
+addressType: IPv4
+ports: [{{name: tcp, port: 9000, protocol: TCP}}]
+endpoints:
+- {{addresses: ['{pod}'], targetRef: {{kind: Pod, namespace: demo, name: far, uid: {uid}}}}}
+- {{addresses: ['{address}']}}
+"
+    ))?;
+    bed.mesh.until_dump(bed.world.node("n1")?, "both endpoints of demo/by-hand", |dump| {
+        let found = mesh::entries(dump, "services").find(|service| service["name"] == "by-hand");
+        let count = found.and_then(|service| service["endpoints"].as_object()).map_or(0, serde_json::Map::len);
+        ensure!(count == 2, "{count} endpoints");
+        Ok(())
+    })?;
+    reaches(bed, "10.96.0.13", &["far", "outside"])
 }
 
 fn empty(bed: &mut Bed) -> Result<()> {

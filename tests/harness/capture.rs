@@ -159,3 +159,57 @@ fn tcp(frame: &[u8]) -> Option<(Flow, &[u8])> {
     let data = usize::from(segment.get(12)? >> 4) * 4;
     Some(((source.to_vec(), port(0)?, destination.to_vec(), port(2)?), segment.get(data..)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An Ethernet frame with a TCP segment from port 8080 to 40000.
+    fn frame(is_v6: bool, payload: &[u8]) -> Vec<u8> {
+        let mut segment = [8080_u16.to_be_bytes(), 40000_u16.to_be_bytes()].concat();
+        segment.extend([0; 8]);
+        segment.extend([0x50, 0x18, 0, 0, 0, 0, 0, 0]);
+        segment.extend_from_slice(payload);
+        let length = u16::try_from(segment.len()).unwrap();
+        let mut frame = vec![0; 12];
+        if is_v6 {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend(length.to_be_bytes());
+            frame.extend([6, 64]);
+            frame.extend([0xfd; 32]);
+        } else {
+            frame.extend([0x08, 0x00, 0x45, 0]);
+            frame.extend((length + 20).to_be_bytes());
+            frame.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        }
+        frame.extend(segment);
+        frame
+    }
+
+    #[test]
+    fn text_is_found_in_both_families_and_across_packets() {
+        for is_v6 in [false, true] {
+            let mut caught = Caught::default();
+            for part in [&b"the sec"[..], b"ret"] {
+                let mut padded = frame(is_v6, part);
+                padded.extend([0; 9]);
+                caught.take(&padded);
+            }
+            assert!(caught.contains(b"the secret") && !caught.contains(b"secret\0"));
+            assert_eq!((caught.packets, caught.bytes, caught.bytes_on(8080), caught.bytes_on(15008)), (2, 10, 10, 0));
+            assert_eq!(caught.ports(), BTreeMap::from([(8080, 10)]));
+        }
+    }
+
+    #[test]
+    fn frames_that_are_cut_off_or_carry_something_else_are_passed_over() {
+        let mut caught = Caught::default();
+        for length in 0..50 {
+            caught.take(&frame(false, b"")[..length]);
+        }
+        let mut udp = frame(false, b"x");
+        udp[23] = 17;
+        caught.take(&udp);
+        assert_eq!(caught.packets, 0);
+    }
+}

@@ -62,3 +62,29 @@ fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>> {
         rest = rest.get(from + length + 2..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_whole_or_in_chunks() {
+        let whole = parse(b"HTTP/1.1 500 x\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
+        assert_eq!((whole.status, whole.body.as_str()), (500, "no\n"));
+        let chunked =
+            parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n")
+                .unwrap();
+        assert_eq!((chunked.status, chunked.body.as_str()), (200, "abcde"));
+    }
+
+    #[test]
+    fn half_an_answer_is_an_error() {
+        for half in [
+            &b"HTTP/1.1 200 OK\r\n"[..],
+            b"HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nabc",
+        ] {
+            assert!(parse(half).is_err());
+        }
+    }
+}

@@ -143,3 +143,28 @@ fn write_whole(file: &Path, text: &str) -> Result<()> {
         .and_then(|()| fs::rename(&temporary, file))
         .with_context(|| format!("write {}", file.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_document_is_an_object_with_a_key() {
+        let objects =
+            parse("kind: Namespace\nmetadata: {name: a}\n---\n# nothing\n---\nkind: Pod\nmetadata: {name: b}\n")
+                .unwrap();
+        let keys: Vec<Key> = objects.iter().map(|object| key(object).unwrap()).collect();
+        let text = |kind: &str, namespace: &str, name: &str| (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        assert_eq!(keys, [text("Namespace", "", "a"), text("Pod", "default", "b")]);
+        assert!(key(&json!({ "kind": "Pod" })).is_err());
+    }
+
+    #[test]
+    fn a_label_is_set_and_taken_away() {
+        let mut object = json!({ "metadata": { "name": "a" } });
+        set_label(&mut object, "x", Some("y"));
+        assert_eq!(object["metadata"]["labels"]["x"], "y");
+        set_label(&mut object, "x", None);
+        assert_eq!(object["metadata"]["labels"], json!({}));
+    }
+}

@@ -106,6 +106,28 @@ pub(crate) fn question(to: SocketAddr, question: &str) -> Result<()> {
     Ok(())
 }
 
+/// See `Role::Storm`.
+pub(crate) fn storm(to: SocketAddr) -> Result<()> {
+    let end = std::thread::spawn(|| stdin().lock().read_to_end(&mut Vec::new()));
+    let (mut good, mut bad, mut first) = (0_u64, 0_u64, String::new());
+    while !end.is_finished() {
+        match open(to).and_then(|stream| ask(&stream, "who")) {
+            Ok(_) => good += 1,
+            Err(error) => {
+                bad += 1;
+                if first.is_empty() {
+                    first = format!("; the first after {good}: {error:#}");
+                }
+            }
+        }
+        if good + bad == 1 {
+            println!("blowing");
+        }
+    }
+    println!("{bad} of {} failed{first}", good + bad);
+    Ok(())
+}
+
 /// See `Role::Stall`.
 pub(crate) fn stall(to: SocketAddr, bytes: u64) -> Result<()> {
     let stream = open(to)?;

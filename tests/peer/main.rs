@@ -98,6 +98,11 @@ enum Role {
         /// Where to.
         to: SocketAddr,
     },
+    /// Open one connection after another, each for one question, until standard input is closed; print how many failed, and why the first.
+    Storm {
+        /// Where to.
+        to: SocketAddr,
+    },
     /// Ask for bytes and never read them, until standard input is closed.
     Stall {
         /// Where from.
@@ -127,6 +132,7 @@ fn main() -> Result<()> {
         Role::Name { to } => client::question(to, "name"),
         Role::Reset { to } => client::reset(to),
         Role::AwaitReset { to } => client::await_reset(to),
+        Role::Storm { to } => client::storm(to),
         Role::Stall { to, bytes } => client::stall(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
     }
