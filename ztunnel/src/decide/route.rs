@@ -258,6 +258,7 @@ impl Router<'_> {
     }
 
     fn to_workload(&self, workload: &Arc<Workload>, app: SocketAddr, service: Option<&Arc<Service>>) -> Route {
+        let workload = self.speaker(workload, app);
         match workload.protocol {
             Protocol::Hbone => {
                 let hop = SocketAddr::new(app.ip(), HBONE_PORT);
@@ -268,6 +269,15 @@ impl Router<'_> {
                 None => Route::Direct { hop: app, traffic: self.traffic(Some(workload), service, Security::Unknown) },
             },
         }
+    }
+
+    /// The record that speaks for an address: a plain one (an entry somebody wrote) may name the address of a pod that
+    /// is in the mesh, and does not take it out of it.
+    fn speaker<'b>(&'b self, workload: &'b Arc<Workload>, app: SocketAddr) -> &'b Arc<Workload> {
+        let found = self.snapshot.workload_at(&self.own.network, app.ip());
+        found
+            .filter(|found| found.protocol == Protocol::Hbone && workload.protocol == Protocol::Tcp)
+            .unwrap_or(workload)
     }
 
     fn through(&self, gateway: &GatewayAddress, service: Option<&Arc<Service>>, rng: &mut impl Rng) -> Route {

@@ -7,6 +7,7 @@ mod delivery;
 mod labels;
 mod reference;
 mod routing;
+mod safety;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;

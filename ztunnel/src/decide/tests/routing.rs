@@ -310,6 +310,22 @@ services:
 }
 
 #[test]
+fn an_entry_with_the_address_of_a_pod_does_not_take_it_out_of_the_mesh() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [10.0.0.1], protocol: HBONE}
+- {uid: c//Pod/d/b, name: b, namespace: d, serviceAccount: b, workloadIps: [10.0.0.2], protocol: HBONE}
+- {uid: entry, name: entry, namespace: d, workloadIps: [10.0.0.2], services: {d/s: {80: 8080}}}
+services: [{name: s, namespace: d, hostname: s, vips: [/10.9.0.1], ports: {80: 80}}]
+",
+    );
+    let hbone = over_hbone(&snapshot, "client", "10.9.0.1:80");
+    assert_eq!((hbone.hop.to_string(), hbone.authority.to_string()), pair("10.0.0.2:15008", "10.0.0.2:8080"));
+    assert_eq!(hbone.expected.to_string(), "spiffe://cluster.local/ns/d/sa/b");
+}
+
+#[test]
 fn a_call_to_the_proxys_own_ports_on_loopback_is_a_loop() {
     for target in ["127.0.0.1:15001", "127.5.5.5:15006", "[::1]:15008", "[::ffff:127.0.0.1]:15008"] {
         assert_eq!(rejected(&shop(), "client", target), RouteError::SelfCall);
