@@ -7,7 +7,7 @@ use std::io;
 
 use netlink_sys::Socket;
 
-use super::attributes::{Attributes, text};
+use super::attributes::text;
 use super::batch::{Batch, message};
 use super::codec::Fields;
 use super::error::{RulesError, advice};
@@ -198,11 +198,6 @@ fn split(datagram: &[u8], answers: &mut Vec<Answer>) -> Result<(), RulesError> {
     Ok(())
 }
 
-/// The header of an nf_tables message that concerns every address family.
-pub(super) fn any_family() -> Vec<u8> {
-    [&[libc::NFPROTO_UNSPEC as u8, 0, 0, 0], Attributes::default().as_bytes()].concat()
-}
-
 const HEADER: usize = 16;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
@@ -216,6 +211,7 @@ const RECEIVE: usize = 64 * 1024;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::attributes::Attributes;
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::batch::{Batch, SUBSYSTEM};
 use super::error::RulesError;
-use super::netlink::{Answer, Netlink, READINGS, any_family};
+use super::netlink::{Answer, Netlink, READINGS};
 use super::ruleset::{FoundChain, FoundRule, FoundTable, Ruleset, generation};
 
 /// Reads everything that stands here, as of one moment.
@@ -34,7 +34,7 @@ pub(super) fn write(batch: Batch) -> Result<(), RulesError> {
 }
 
 fn current(netlink: &Netlink) -> Result<u32, RulesError> {
-    let answer = netlink.ask(number(libc::NFT_MSG_GETGEN), &any_family(), "tell the rules' generation")?;
+    let answer = netlink.ask(number(libc::NFT_MSG_GETGEN), &ANY_FAMILY, "tell the rules' generation")?;
     generation(&answer.payload)
 }
 
@@ -43,7 +43,7 @@ fn dump<T>(
     kind: i32,
     parse: fn(&[u8]) -> Result<T, RulesError>,
 ) -> Result<Option<Vec<T>>, RulesError> {
-    let Some(answers) = netlink.dump(number(kind), &any_family(), "list the rules")? else { return Ok(None) };
+    let Some(answers) = netlink.dump(number(kind), &ANY_FAMILY, "list the rules")? else { return Ok(None) };
     answers.iter().map(|answer: &Answer| parse(&answer.payload)).collect::<Result<_, _>>().map(Some)
 }
 
@@ -51,3 +51,6 @@ fn dump<T>(
 fn number(kind: i32) -> u16 {
     SUBSYSTEM << 8 | kind as u16
 }
+
+/// The header of an nf_tables message that concerns every address family.
+const ANY_FAMILY: [u8; 4] = [libc::NFPROTO_UNSPEC as u8, 0, 0, 0];
