@@ -8,11 +8,13 @@
 pub mod account;
 mod buffers;
 mod command;
+mod ending;
 mod failure;
 mod flow;
 mod handle;
 mod inbound;
 mod listen;
+mod opening;
 mod options;
 mod outbound;
 mod passthrough;

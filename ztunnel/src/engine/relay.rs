@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use hbone::{ErrorCode, Event, ResetReason, StreamId};
 
-use super::account::Denied;
 use super::failure::Failure;
-use super::flow::{Ending, Far, Flow, Origin, Read, Sink, Source, Stage, Story, Wrote};
+use super::flow::{Ending, Far, Flow, Read, Sink, Source, Stage, Wrote};
 use super::poll::Readiness;
 use super::table::Key;
 use super::thread::{Alarm, Worker};
@@ -141,52 +140,6 @@ impl Worker {
             }
             (Stage::Open, Far::Nothing) => self.see_off(key),
             _ => {}
-        }
-    }
-
-    /// The far side has sent everything and is gone: the application has until its own end to take that. As with TCP, what it sends
-    /// from now on is answered by a reset; to reset it at once could take back what it has not read yet.
-    pub(super) fn orphan(&mut self, key: Key<Flow>) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let far = std::mem::replace(&mut flow.far, Far::Nothing);
-        let stage = Stage::Open;
-        flow.to_far.sink = Sink::Gone;
-        if let Far::Stream { tunnel, id } = far {
-            self.end_stream(tunnel, id, &stage, &Ending::Complete);
-        }
-        self.queue_flow(key);
-    }
-
-    fn see_off(&mut self, key: Key<Flow>) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let Some(app) = &mut flow.app else { return };
-        let way = &mut flow.to_app;
-        while !way.queue.is_empty() && app.is_writable() && way.sink == Sink::Open {
-            match way.queue.write_to(app) {
-                Wrote::Bytes(count) => flow.story.count_to_app(count),
-                Wrote::Nothing => break,
-                Wrote::Broken(_) => way.sink = Sink::Gone,
-            }
-        }
-        if way.owes_end() {
-            let _ = app.stream().finish();
-            way.sink = Sink::Finished;
-        }
-        if flow.to_far.source == Source::Ended || way.sink == Sink::Gone {
-            if way.sink != Sink::Open {
-                self.end_flow(key, Ending::Complete);
-            }
-            return;
-        }
-        if app.is_readable() {
-            match app.read(&mut self.carried.room_mut()[..LEAST_ROOM]) {
-                Read::Bytes(_) | Read::Broken(_) => self.end_flow(key, Ending::Reset),
-                Read::Nothing => {}
-                Read::End => {
-                    flow.to_far.source = Source::Ended;
-                    self.queue_flow(key);
-                }
-            }
         }
     }
 
@@ -340,75 +293,6 @@ impl Worker {
             tunnel.site.pool.borrow_mut().withdraw(pool_key, key);
         }
         self.tunnel_goes_away(key);
-    }
-
-    /// Something went wrong with a flow.
-    pub(super) fn fail_flow(&mut self, key: Key<Flow>, failure: Failure) {
-        self.end_flow(key, Ending::Failed(failure));
-    }
-
-    /// The one end of every flow: both sides are told, account and log get it.
-    pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
-        let Some(flow) = self.flows.remove(key) else { return };
-        let Flow { site, origin, stage, app, far, story, .. } = flow;
-        let is_complete = matches!(ending, Ending::Complete);
-        match far {
-            Far::Stream { tunnel, id } => self.end_stream(tunnel, id, &stage, &ending),
-            Far::Socket(socket) if !is_complete => socket.into_stream().reset(),
-            Far::Socket(_) | Far::Nothing => {}
-        }
-        if let Stage::Pooled(hop) = &stage {
-            site.pool.borrow_mut().forget(&hop.key, &key);
-        }
-        if let Some(app) = app {
-            // An application that was dialled and has not answered yet is left alone.
-            if !is_complete && !matches!(ending, Ending::Failed(Failure::ConnectTimeout { .. })) {
-                app.into_stream().reset();
-            }
-        }
-        self.tell(origin, story, &ending);
-        site.leave();
-    }
-
-    fn end_stream(&mut self, key: Key<Tunnel>, id: StreamId, stage: &Stage, ending: &Ending) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.unbind(id);
-        if let End::Client(pool_key) = &tunnel.end {
-            tunnel.site.pool.borrow_mut().check_in(pool_key, key);
-        }
-        let is_server = matches!(tunnel.end, End::Server { .. });
-        if let Some(session) = tunnel.session() {
-            match ending {
-                Ending::Complete => {}
-                Ending::Failed(failure) if is_server && !matches!(stage, Stage::Open) => {
-                    session.connection.reject(id, failure.status());
-                }
-                Ending::Failed(_) | Ending::Reset => session.connection.reset(id, ErrorCode::CANCEL),
-            }
-        }
-        self.mark_dirty(key);
-    }
-
-    fn tell(&mut self, origin: Origin, story: Story, ending: &Ending) {
-        let (now, reporter) = (self.now, origin.reporter());
-        let error = match ending {
-            Ending::Complete | Ending::Reset => None,
-            Ending::Failed(failure) => Some((failure.flag(), failure.to_string())),
-        };
-        if origin != Origin::Stream {
-            self.book.accounts().socket_closed(reporter);
-        }
-        match story {
-            Story::Told(told) => {
-                let ended = error.as_ref().map_or(Ok(()), |(flag, text)| Err((*flag, text.as_str())));
-                told.record.close(&mut self.book, &mut self.log, now, ended);
-            }
-            Story::Early { source, destination, .. } => {
-                if let Some((_, error)) = &error {
-                    self.log_denied(&Denied { reporter, source, destination, error });
-                }
-            }
-        }
     }
 
     pub(super) fn set_flow_deadline(&mut self, key: Key<Flow>, deadline: std::time::Instant) {

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How tunnels and flows end: everybody who has part in one is told, once, and account and log get it.
+
+use hbone::{ErrorCode, StreamId};
+
+use super::account::{Denied, Reporter};
+use super::failure::Failure;
+use super::flow::{Ending, Far, Flow, Origin, Read, Sink, Source, Stage, Story, Wrote};
+use super::table::Key;
+use super::thread::Worker;
+use super::tunnel::{End, Phase, Session, Tunnel};
+
+impl Worker {
+    /// Takes no more streams, and closes when the last has ended.
+    pub(super) fn tunnel_goes_away(&mut self, key: Key<Tunnel>) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let is_client = matches!(tunnel.end, End::Client(_));
+        let is_unused = !tunnel.has_streams();
+        match tunnel.session() {
+            Some(session) => session.connection.go_away_gracefully(),
+            // Its handshake has a deadline, and after it this is asked again.
+            None => return,
+        }
+        self.mark_dirty(key);
+        if is_client && is_unused {
+            self.fail_tunnel(key, Failure::Drained);
+        }
+    }
+
+    /// A tunnel that is going away and carries nothing any more is closed.
+    pub(super) fn close_if_drained(&mut self, key: Key<Tunnel>) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let is_busy = tunnel.has_streams() || !tunnel.frames.is_empty() || !tunnel.sealed.is_empty();
+        let is_over = |session: &mut Session| session.connection.is_drained() && !session.connection.has_control();
+        if !is_busy && tunnel.session().is_some_and(is_over) {
+            self.fail_tunnel(key, Failure::Drained);
+        }
+    }
+
+    /// Ends a tunnel and everything in it. Says goodbye as far as the socket takes it at once.
+    pub(super) fn fail_tunnel(&mut self, key: Key<Tunnel>, failure: Failure) {
+        let Some(mut tunnel) = self.tunnels.remove(key) else { return };
+        let is_open = matches!(tunnel.phase, Phase::Open(_));
+        self.say_goodbye(&mut tunnel);
+        if let End::Server { peer, local } = tunnel.end {
+            self.book.accounts().socket_closed(Reporter::Destination);
+            if !is_open {
+                tunnel.site.handshakes.set(tunnel.site.handshakes.get().saturating_sub(1));
+                let error = failure.to_string();
+                self.log_denied(&Denied {
+                    reporter: Reporter::Destination,
+                    source: peer,
+                    destination: local,
+                    error: &error,
+                });
+            } else if !matches!(failure, Failure::Drained | Failure::TunnelClosed) {
+                tracing::debug!(%peer, %local, error = %failure, "inbound tunnel ended");
+            }
+        }
+        if let End::Client(pool_key) = &tunnel.end {
+            if is_open {
+                tunnel.site.pool.borrow_mut().withdraw(pool_key, key);
+            } else {
+                self.pool_failed(&tunnel.site, pool_key, &failure);
+            }
+        }
+        for (_, flow) in tunnel.streams.into_iter().flatten() {
+            self.tunnel_lost(flow, &failure);
+        }
+        self.wake_waiting(tunnel.waiting);
+        tunnel.site.leave();
+    }
+
+    fn say_goodbye(&mut self, tunnel: &mut Tunnel) {
+        if let Phase::Open(session) = &mut tunnel.phase {
+            session.connection.close(ErrorCode::NO_ERROR);
+            session.connection.write_control(&mut self.control);
+            tunnel.frames.put(&self.control);
+            self.control.clear();
+            let sealed = session.records.seal(tunnel.frames.filled(), &mut tunnel.sealed);
+            if sealed.is_ok() {
+                let _ = session.records.close(&mut tunnel.sealed);
+            }
+        }
+        if !tunnel.sealed.is_empty() {
+            // Once: if the socket does not take it now, nobody reads.
+            let _ = tunnel.socket.write(tunnel.sealed.filled());
+        }
+        for buffer in [&mut tunnel.frames, &mut tunnel.sealed] {
+            buffer.clear();
+            self.buffers.give(buffer);
+        }
+    }
+
+    /// What a stream's flow makes of the end of its tunnel.
+    fn tunnel_lost(&mut self, key: Key<Flow>, failure: &Failure) {
+        let Some(flow) = self.flows.get(key) else { return };
+        if flow.to_app.source == Source::Ended && flow.to_far.sink == Sink::Finished {
+            // Everything went through; all that is left is between us and the application.
+            return self.queue_flow(key);
+        }
+        if flow.to_app.source == Source::Ended && matches!(flow.stage, Stage::Open) {
+            return self.orphan(key);
+        }
+        if !failure.is_retryable() || !self.try_again(key) {
+            self.end_flow(key, Ending::Failed(failure.clone()));
+        }
+    }
+
+    /// Something went wrong with a flow.
+    pub(super) fn fail_flow(&mut self, key: Key<Flow>, failure: Failure) {
+        self.end_flow(key, Ending::Failed(failure));
+    }
+
+    /// The one end of every flow: both sides are told, account and log get it.
+    pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
+        let Some(flow) = self.flows.remove(key) else { return };
+        let Flow { site, origin, stage, app, far, story, .. } = flow;
+        let is_complete = matches!(ending, Ending::Complete);
+        match far {
+            Far::Stream { tunnel, id } => self.end_stream(tunnel, id, &stage, &ending),
+            Far::Socket(socket) if !is_complete => socket.into_stream().reset(),
+            Far::Socket(_) | Far::Nothing => {}
+        }
+        if let Stage::Pooled(hop) = &stage {
+            site.pool.borrow_mut().forget(&hop.key, &key);
+        }
+        if let Some(app) = app {
+            // An application that was dialled and has not answered yet is left alone.
+            if !is_complete && !matches!(ending, Ending::Failed(Failure::ConnectTimeout { .. })) {
+                app.into_stream().reset();
+            }
+        }
+        self.tell(origin, story, &ending);
+        site.leave();
+    }
+
+    fn end_stream(&mut self, key: Key<Tunnel>, id: StreamId, stage: &Stage, ending: &Ending) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.unbind(id);
+        if let End::Client(pool_key) = &tunnel.end {
+            tunnel.site.pool.borrow_mut().check_in(pool_key, key);
+        }
+        let is_server = matches!(tunnel.end, End::Server { .. });
+        if let Some(session) = tunnel.session() {
+            match ending {
+                Ending::Complete => {}
+                Ending::Failed(failure) if is_server && !matches!(stage, Stage::Open) => {
+                    session.connection.reject(id, failure.status());
+                }
+                Ending::Failed(_) | Ending::Reset => session.connection.reset(id, ErrorCode::CANCEL),
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    fn tell(&mut self, origin: Origin, story: Story, ending: &Ending) {
+        let (now, reporter) = (self.now, origin.reporter());
+        let error = match ending {
+            Ending::Complete | Ending::Reset => None,
+            Ending::Failed(failure) => Some((failure.flag(), failure.to_string())),
+        };
+        if origin != Origin::Stream {
+            self.book.accounts().socket_closed(reporter);
+        }
+        match story {
+            Story::Told(told) => {
+                let ended = error.as_ref().map_or(Ok(()), |(flag, text)| Err((*flag, text.as_str())));
+                told.record.close(&mut self.book, &mut self.log, now, ended);
+            }
+            Story::Early { source, destination, .. } => {
+                if let Some((_, error)) = &error {
+                    self.log_denied(&Denied { reporter, source, destination, error });
+                }
+            }
+        }
+    }
+
+    /// The far side has sent everything and is gone: the application has until its own end to take that. As with TCP, what it sends
+    /// from now on is answered by a reset; to reset it at once could take back what it has not read yet.
+    pub(super) fn orphan(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let far = std::mem::replace(&mut flow.far, Far::Nothing);
+        let stage = Stage::Open;
+        flow.to_far.sink = Sink::Gone;
+        if let Far::Stream { tunnel, id } = far {
+            self.end_stream(tunnel, id, &stage, &Ending::Complete);
+        }
+        self.queue_flow(key);
+    }
+
+    pub(super) fn see_off(&mut self, key: Key<Flow>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(app) = &mut flow.app else { return };
+        let way = &mut flow.to_app;
+        while !way.queue.is_empty() && app.is_writable() && way.sink == Sink::Open {
+            match way.queue.write_to(app) {
+                Wrote::Bytes(count) => flow.story.count_to_app(count),
+                Wrote::Nothing => break,
+                Wrote::Broken(_) => way.sink = Sink::Gone,
+            }
+        }
+        if way.owes_end() {
+            let _ = app.stream().finish();
+            way.sink = Sink::Finished;
+        }
+        if flow.to_far.source == Source::Ended || way.sink == Sink::Gone {
+            if way.sink != Sink::Open {
+                self.end_flow(key, Ending::Complete);
+            }
+            return;
+        }
+        if app.is_readable() {
+            match app.read(&mut self.carried.room_mut()[..GLANCE]) {
+                Read::Bytes(_) | Read::Broken(_) => self.end_flow(key, Ending::Reset),
+                Read::Nothing => {}
+                Read::End => {
+                    flow.to_far.source = Source::Ended;
+                    self.queue_flow(key);
+                }
+            }
+        }
+    }
+}
+
+/// What is looked at of bytes nobody wants.
+const GLANCE: usize = 8 * 1024;
