@@ -280,4 +280,6 @@ const REFRESH_SPREAD: f64 = 0.1;
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

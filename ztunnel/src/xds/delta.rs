@@ -275,4 +275,6 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(20);
 const REFUSED: &str = "refused";
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

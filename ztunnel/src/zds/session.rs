@@ -380,4 +380,6 @@ const CONNECT_FIRST: Duration = Duration::from_millis(20);
 const CONNECT_CAP: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -119,7 +119,8 @@ async fn a_first_sync_a_refusal_and_a_reconnect_with_a_fresh_token() {
     let mut stream = soon(world.server.conversations.recv()).await.unwrap();
     assert_eq!(stream.metadata.get("authorization").unwrap(), "Bearer two");
     let first = soon(stream.request()).await;
-    assert_eq!(first.initial_resource_versions.len(), 1);
+    assert_eq!(first.initial_resource_versions.len(), 2);
+    assert_ne!(first.initial_resource_versions["bad"], "v1", "to be sent again");
     assert_eq!(first.initial_resource_versions["good"], "v1");
     assert!(world.readiness.is_ready(), "what was learnt stays in force");
     let metrics = world.metrics();
