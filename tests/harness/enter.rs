@@ -179,7 +179,9 @@ fn leave_the_host() -> Result<()> {
             fs::write("/proc/self/gid_map", format!("0 {gid} 1")).context("map the group to root")?;
         }
         // Real root needs no user namespace to leave the host's network.
-        Err(_) if uid.is_root() => unshare(rooms).context("unshare namespaces as root")?,
+        Err(error) if uid.is_root() => {
+            unshare(rooms).with_context(|| format!("neither user namespaces ({error}) nor others are allowed here"))?;
+        }
         Err(error) => bail!(
             "user namespaces are not allowed here ({error}); allow them (sysctl kernel.unprivileged_userns_clone=1 or user.max_user_namespaces) or run as root"
         ),

@@ -13,8 +13,9 @@ use crate::enter::{profile_folder, sibling};
 
 const PROGRAMS: [&str; 5] = ["ztunnel", "cni-agent", "lateen-cni", "waypoint-config", "peer"];
 
-/// Builds them, if cargo is about; started without cargo, what was built before is used. To be called outside, before a world is entered.
-pub fn build() -> Result<()> {
+/// Builds them, if cargo is about; started without cargo, what was built before is used. To be called outside, before a world is entered. With `shows`
+/// cargo's progress is seen: the first time it takes minutes.
+pub fn build(shows: bool) -> Result<()> {
     let Some(cargo) = env::var_os("CARGO") else {
         let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !sibling(program).is_file()).collect();
         ensure!(missing.is_empty(), "not built beside this program: {}; start it with cargo", missing.join(", "));
@@ -27,8 +28,9 @@ pub fn build() -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "--profile", profile])
-        .args(["-p", "ztunnel", "-p", "cni-agent", "-p", "waypoint-config", "-p", "mesh-tests"])
+        .args(["build", "--profile", profile, "--workspace"])
+        // Named, so that cargo takes the features that `cargo test` takes, and nothing is built twice in two ways.
+        .args(["--test", "world"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
         .stdin(Stdio::null());
@@ -36,6 +38,9 @@ pub fn build() -> Result<()> {
     PROGRAMS.iter().for_each(|program| {
         command.args(["--bin", program]);
     });
+    if !shows {
+        command.arg("--quiet");
+    }
     let status = command.status().context("run cargo build")?;
     ensure!(status.success(), "the programs do not build");
     Ok(())

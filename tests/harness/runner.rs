@@ -131,7 +131,7 @@ impl<W> Suite<W> {
                 return Ok(count.result(Instant::now()));
             }
             tools::prepare()?;
-            programs::build()?;
+            programs::build(false)?;
         }
         match arguments.place.enter(self.name)? {
             Entered::Inside => self.inside(arguments),
@@ -164,7 +164,7 @@ impl<W> Suite<W> {
     fn all_skipped(&self, arguments: &Arguments, why: &str) -> ExitCode {
         let start = Instant::now();
         let mut count = Count::default();
-        println!("\nrunning {} tests", self.tests.len());
+        println!("\nrunning {} tests", self.tests.iter().filter(|(name, _)| arguments.wants(name)).count());
         for (name, _) in self.tests.iter().filter(|(name, _)| arguments.wants(name)) {
             count.note(name, Err(skip(why)), start, arguments);
         }
