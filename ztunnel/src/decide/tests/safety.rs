@@ -85,7 +85,9 @@ fn mesh() -> impl Strategy<Value = Snapshot> {
 /// The addresses at which something of the mesh answers on the client's network.
 fn secured(snapshot: &Snapshot) -> BTreeSet<std::net::IpAddr> {
     let pods = snapshot.workloads().filter(|workload| {
-        workload.protocol == Protocol::Hbone && workload.network_mode == NetworkMode::Standard && workload.network == ""
+        workload.protocol == Protocol::Hbone
+            && workload.network_mode == NetworkMode::Standard
+            && workload.network.is_empty()
     });
     pods.flat_map(|workload| workload.addresses.clone()).collect()
 }
@@ -112,7 +114,7 @@ proptest! {
             }
             Route::Hbone(Hbone { hop, authority, expected, via, traffic, .. }) => {
                 let workload = traffic.destination.workload().unwrap();
-                prop_assert!(workload.addresses.contains(&hop.ip()) && workload.network == "");
+                prop_assert!(workload.addresses.contains(&hop.ip()) && workload.network.is_empty());
                 prop_assert_eq!(expected.iter().next(), workload.identity.as_ref());
                 prop_assert_eq!(hop.port(), 15008);
                 let guarded = match service {
