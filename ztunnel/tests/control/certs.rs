@@ -118,7 +118,7 @@ async fn a_refusal_reaches_who_waits_and_the_next_try_succeeds() {
         Ok(IstioCertificateResponse { cert_chain: vec![signing.sign(&request.csr, 3600), signing.root.clone()] })
     })
     .await;
-    world.orders.send(Order::Need(id("a"))).unwrap();
+    world.orders.send(want("pod", Some(id("a")))).unwrap();
     let Outcome::Refused(identity, reason) = world.outcome().await else { panic!("not refused") };
     assert_eq!(identity, id("a"));
     assert!(reason.contains("does a pod with this identity run on this node?"), "{reason}");
