@@ -21,7 +21,8 @@ pub mod engine;
 
 pub mod pods;
 
-pub mod admin;
 pub mod config;
+
+pub mod admin;
 
 pub mod app;
