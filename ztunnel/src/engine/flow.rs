@@ -206,9 +206,9 @@ pub(super) enum Wrote {
 }
 
 impl Socket {
-    /// An accepted or connected socket may be tried at once.
+    /// An accepted or connected socket can be written to; whether there is something to read, epoll says when it is added.
     pub(super) fn connected(stream: Stream) -> Self {
-        Self { stream, readable: true, writable: true, hung_up: false }
+        Self { stream, readable: false, writable: true, hung_up: false }
     }
 
     /// One that is being connected says when it is ready.

@@ -13,7 +13,7 @@ use super::flow::{Ending, Far, Flow, Origin, Socket, Stage, Story, Waiting, Way}
 use super::poll::Token;
 use super::site::{Phase, Site};
 use super::table::Key;
-use super::thread::{Alarm, Work, Worker};
+use super::thread::{Alarm, Worker};
 use super::tunnel::Tunnel;
 use crate::net::{Listener, Stream};
 
@@ -195,7 +195,7 @@ impl Worker {
             && !flow.is_queued
         {
             flow.is_queued = true;
-            self.ready.push_back(Work::Flow(key));
+            self.ready_flows.push_back(key);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::flow::{Read, Socket};
 use super::poll::Token;
 use super::site::{Phase as SitePhase, Site};
 use super::table::Key;
-use super::thread::{Work, Worker};
+use super::thread::{Waiter, Worker};
 use super::tunnel::{End, Phase, Session, Tunnel};
 use crate::decide::RouteError;
 use crate::net::Stream;
@@ -59,13 +59,13 @@ impl Worker {
         let Some(Tunnel { site, phase: Phase::Parked, .. }) = self.tunnels.get(key) else { return };
         let site = site.clone();
         let Some(own) = self.snapshot().own(&site.name).cloned() else {
-            return self.park_on_mesh(&site, Work::Tunnel(key));
+            return self.park_on_mesh(&site, Waiter::Tunnel(key));
         };
         let Some(identity) = own.identity.clone() else {
             return self.fail_tunnel(key, Failure::Route(Arc::new(RouteError::NoIdentity(own.uid.clone()))));
         };
         let Some(credential) = self.credential(&identity) else {
-            return self.park_on_certificate(&identity, Work::Tunnel(key));
+            return self.park_on_certificate(&identity, Waiter::Tunnel(key));
         };
         match credential.accept() {
             Ok(handshake) => {
@@ -93,7 +93,11 @@ impl Worker {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         self.arrived.clear();
         self.opened.clear();
-        let read = tunnel.socket.read(&mut self.arrived.room_mut()[..HANDSHAKE_READ]);
+        let read = match tunnel.socket.is_readable() {
+            true => tunnel.socket.read(&mut self.arrived.room_mut()[..HANDSHAKE_READ]),
+            // The client speaks first.
+            false => Read::Nothing,
+        };
         let end = match read {
             Read::Bytes(count) => {
                 self.arrived.fill(count);

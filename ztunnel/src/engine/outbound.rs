@@ -18,7 +18,7 @@ use super::flow::{Far, Flow, Judged, Socket, Stage, Story, Told, Waiting};
 use super::pool::CheckOut;
 use super::site::{Phase as SitePhase, Site};
 use super::table::Key;
-use super::thread::{Work, Worker};
+use super::thread::{Waiter, Worker};
 use super::tunnel::{End, Phase, Tunnel};
 use crate::decide::{self, Expected, Hbone, Query, Route, Traffic};
 use crate::mesh::Workload;
@@ -61,7 +61,7 @@ impl Worker {
         if deadline.is_none() {
             self.set_flow_deadline(key, self.now + self.options.deadlines.workload);
         }
-        self.park_on_mesh(&site, Work::Flow(key));
+        self.park_on_mesh(&site, Waiter::Flow(key));
     }
 
     fn route(&mut self, key: Key<Flow>) {
@@ -118,7 +118,7 @@ impl Worker {
                 flow.stage = Stage::Parked(Waiting::Certificate(hop));
             }
             self.set_flow_deadline(key, self.now + self.options.deadlines.certificate);
-            return self.park_on_certificate(&identity, Work::Flow(key));
+            return self.park_on_certificate(&identity, Waiter::Flow(key));
         }
         let pool_key = hop.key.clone();
         if let Some(flow) = self.flows.get_mut(key) {

@@ -46,8 +46,10 @@ pub(super) struct Worker {
     pub(super) flows: Table<Flow>,
     pub(super) timers: Timers<Alarm>,
     pub(super) buffers: Buffers,
-    /// Flows and tunnels that have something to do without a new event.
-    pub(super) ready: VecDeque<Work>,
+    /// Tunnels with something to read.
+    pub(super) ready_tunnels: VecDeque<Key<Tunnel>>,
+    /// Flows with something to move.
+    pub(super) ready_flows: VecDeque<Key<Flow>>,
     /// Tunnels that have something to write.
     pub(super) dirty: Vec<Key<Tunnel>>,
     pub(super) parked: Parked,
@@ -66,9 +68,9 @@ pub(super) struct Worker {
     inbox: Inbox,
 }
 
-/// What has to be looked at.
+/// Who waits for a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
+pub(super) enum Waiter {
     Flow(Key<Flow>),
     Tunnel(Key<Tunnel>),
 }
@@ -91,8 +93,8 @@ pub(super) enum Alarm {
 /// Who waits for which fact.
 #[derive(Default)]
 pub(super) struct Parked {
-    pub(super) mesh: Vec<Work>,
-    pub(super) certificates: HashMap<Identity, Vec<Work>>,
+    pub(super) mesh: Vec<Waiter>,
+    pub(super) certificates: HashMap<Identity, Vec<Waiter>>,
 }
 
 impl Worker {
@@ -112,7 +114,8 @@ impl Worker {
             flows: Table::new(),
             timers,
             buffers: Buffers::new(),
-            ready: VecDeque::new(),
+            ready_tunnels: VecDeque::new(),
+            ready_flows: VecDeque::new(),
             dirty: Vec::new(),
             parked: Parked::default(),
             book: Book::new(shared.accounts.clone()),
@@ -134,7 +137,7 @@ impl Worker {
     /// Runs until the handle is dropped.
     pub(super) fn run(mut self) {
         loop {
-            let idle = self.ready.is_empty() && self.dirty.is_empty();
+            let idle = self.ready_tunnels.is_empty() && self.ready_flows.is_empty() && self.dirty.is_empty();
             let wait = if idle { self.timers.wait(self.now) } else { Some(Duration::ZERO) };
             let events = match self.poll.wait(wait) {
                 Ok(events) => events,
@@ -181,7 +184,7 @@ impl Worker {
     }
 
     /// Something waits for a fact of the mesh.
-    pub(super) fn park_on_mesh(&mut self, site: &Site, work: Work) {
+    pub(super) fn park_on_mesh(&mut self, site: &Site, work: Waiter) {
         let is_recent = |asked: Instant| self.now.duration_since(asked) < ASK_AGAIN;
         if !site.demanded.get().is_some_and(is_recent) {
             site.demanded.set(Some(self.now));
@@ -193,7 +196,7 @@ impl Worker {
     }
 
     /// Something waits for a certificate. The demand is sent once for all who wait for the same one on this thread.
-    pub(super) fn park_on_certificate(&mut self, identity: &Identity, work: Work) {
+    pub(super) fn park_on_certificate(&mut self, identity: &Identity, work: Waiter) {
         let waiting = self.parked.certificates.entry(identity.clone()).or_default();
         waiting.push(work);
         if waiting.len() == 1 {
@@ -254,18 +257,18 @@ impl Worker {
     }
 
     /// The fact something waited for may be there.
-    fn resume(&mut self, work: Work) {
+    fn resume(&mut self, work: Waiter) {
         match work {
-            Work::Flow(key) => self.resume_flow(key),
-            Work::Tunnel(key) => self.arm_server(key),
+            Waiter::Flow(key) => self.resume_flow(key),
+            Waiter::Tunnel(key) => self.arm_server(key),
         }
     }
 
     /// The fact something waits for will not come.
-    fn give_up(&mut self, work: Work, failure: Failure) {
+    fn give_up(&mut self, work: Waiter, failure: Failure) {
         match work {
-            Work::Flow(key) => self.fail_flow(key, failure),
-            Work::Tunnel(key) => self.fail_tunnel(key, failure),
+            Waiter::Flow(key) => self.fail_flow(key, failure),
+            Waiter::Tunnel(key) => self.fail_tunnel(key, failure),
         }
     }
 
@@ -290,9 +293,9 @@ impl Worker {
     /// Who waited for a fact and has ended meanwhile is forgotten.
     fn forget_gone(&mut self) {
         let (tunnels, flows) = (&self.tunnels, &self.flows);
-        let exists = |work: &Work| match work {
-            Work::Flow(key) => flows.get(*key).is_some(),
-            Work::Tunnel(key) => tunnels.get(*key).is_some(),
+        let exists = |work: &Waiter| match work {
+            Waiter::Flow(key) => flows.get(*key).is_some(),
+            Waiter::Tunnel(key) => tunnels.get(*key).is_some(),
         };
         self.parked.mesh.retain(exists);
         self.parked.certificates.retain(|_, waiting| {
@@ -301,14 +304,16 @@ impl Worker {
         });
     }
 
-    /// One pass over what can move now; what can move further comes again next turn.
+    /// One pass over what can move now, tunnels first because they give flows something to do. What can move further comes again next
+    /// turn.
     fn move_bytes(&mut self) {
-        for _ in 0..self.ready.len() {
-            match self.ready.pop_front() {
-                Some(Work::Flow(key)) => self.move_flow(key),
-                Some(Work::Tunnel(key)) => self.read_tunnel(key),
-                None => return,
-            }
+        for _ in 0..self.ready_tunnels.len() {
+            let Some(key) = self.ready_tunnels.pop_front() else { break };
+            self.read_tunnel(key);
+        }
+        for _ in 0..self.ready_flows.len() {
+            let Some(key) = self.ready_flows.pop_front() else { break };
+            self.move_flow(key);
         }
     }
 

@@ -14,7 +14,7 @@ use super::outbound::PoolKey;
 use super::poll::Readiness;
 use super::site::Site;
 use super::table::Key;
-use super::thread::{Alarm, Work, Worker};
+use super::thread::{Alarm, Worker};
 use crate::net::Buffer;
 use crate::tls::record::{Opened, Records};
 use crate::tls::{Handshake, PeerIdentity};
@@ -277,7 +277,7 @@ impl Worker {
             && !tunnel.is_queued
         {
             tunnel.is_queued = true;
-            self.ready.push_back(Work::Tunnel(key));
+            self.ready_tunnels.push_back(key);
         }
     }
 
