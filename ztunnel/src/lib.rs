@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node proxy, bottom to top.
+//!
+//! One word per thing, from accept to log line. A *pod* is enrolled on this node, by the node agent. A *workload* or a
+//! *service* is learnt by discovery. A *peer* is the other end of a TLS session. A *target* is what the application asked
+//! for, a *hop* where we dial next. An *identity* is a SPIFFE id, a *credential* its key, chain and roots.
 
 pub mod backoff;
 pub mod mesh;

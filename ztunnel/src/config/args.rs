@@ -17,7 +17,7 @@ pub enum Command {
 /// The node proxy of an Istio-compatible ambient mesh.
 ///
 /// Every option has a variable of the environment with the names of Istio's ztunnel. Besides those listed:
-/// XDS_HEADER_<KEY> and CA_HEADER_<KEY> (more gRPC metadata), ISTIO_META_<KEY> and ISTIO_METAJSON_<KEY> (more node
+/// XDS_HEADER_* and CA_HEADER_* (more gRPC metadata), ISTIO_META_* and ISTIO_METAJSON_* (more node
 /// metadata). The optional file ./etc/istio/config/mesh is read first.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ztunnel", disable_help_subcommand = true, version)]
