@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds the program from its configuration, runs it, and ends it in order. Pods stay as they are when it ends: the next agent takes them up.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::agent::{Agent, AgentError, Inlets, Options, Overview, State};
 use crate::config::Config;
@@ -37,11 +41,21 @@ pub enum StartError {
     /// The loop.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The run directory.
+    #[error("cannot make {}: {source}; --run-dir must name a place the agent can write to", path.display())]
+    RunDir {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The HTTP ports.
     #[error(transparent)]
     Admin(#[from] AdminError),
 }
 
+/// Nobody but the agent's user has business there.
+const RUN_DIR_MODE: u32 = 0o750;
 /// How long what is under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -58,6 +72,16 @@ pub async fn run(
     let (drainer, drain) = drain();
     let readiness = Readiness::new();
     let mut registry = Registry::default();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(RUN_DIR_MODE)
+        .create(&config.run_dir)
+        .map_err(|source| StartError::RunDir { path: config.run_dir.clone(), source })?;
+    if config.dns_capture {
+        warn!(
+            "name queries are not captured, whatever AMBIENT_DNS_CAPTURE says: the node proxy does not answer them yet"
+        );
+    }
     let listener = zds::bind(&config.ztunnel_socket)?;
     let (events, heard) = mpsc::unbounded_channel();
     let proxies = Proxies::new(config.ztunnel_socket.clone(), events);

@@ -51,7 +51,7 @@ pub struct Config {
     #[arg(long, env = "AMBIENT_IPV6", value_name = "true|false", default_value = "true", action = ArgAction::Set)]
     pub ipv6: bool,
 
-    /// Send pods' name queries to the node proxy. It does not answer them yet.
+    /// Send pods' name queries to the node proxy. Has no effect yet: the node proxy does not answer them.
     #[arg(long, env = "AMBIENT_DNS_CAPTURE", value_name = "true|false", default_value = "false", action = ArgAction::Set)]
     pub dns_capture: bool,
 
@@ -137,7 +137,8 @@ impl Config {
     pub fn rules(&self) -> rules::Options {
         rules::Options {
             ipv6: self.ipv6,
-            dns_capture: self.dns_capture,
+            // Whatever is asked for: name queries sent to a port where nobody listens are worse than none captured.
+            dns_capture: false,
             probe_source: self.probe_source,
             probe_source_v6: self.probe_source_v6,
             ..rules::Options::default()

@@ -175,8 +175,12 @@ pub(super) struct Entry<N> {
     pub(super) listening: bool,
     /// The pod is on the node proxies' list.
     pub(super) held: bool,
+    /// It is there without its namespace, which is not found yet: a proxy that has it keeps it.
+    pub(super) kept: bool,
     pub(super) rules: Rules,
     pub(super) status: Status,
+    /// What was told is to be made sure of.
+    status_due: bool,
     /// The step under way.
     pub(super) working: Option<Step>,
     /// Nothing is done before.
@@ -216,8 +220,10 @@ impl<N: Clone + PartialEq> Entry<N> {
             netns: None,
             listening: false,
             held: false,
+            kept: false,
             rules: Rules::Unknown,
             status: Status::Unknown,
+            status_due: false,
             working: None,
             not_before: None,
             check_at: None,
@@ -239,7 +245,7 @@ impl<N: Clone + PartialEq> Entry<N> {
             Direction::In => self.next_in(now),
             Direction::Out => self.next_out(now, timing),
             Direction::Gone => self.next_gone(),
-            Direction::Stay => Next::Settled,
+            Direction::Stay => self.next_stay(),
         }
     }
 
@@ -247,17 +253,19 @@ impl<N: Clone + PartialEq> Entry<N> {
         match (&self.pod, self.enrolment) {
             (None, _) | (_, Enrolment::Leave(Reason::Ended)) => Direction::Gone,
             (_, Enrolment::Enrol) => Direction::In,
-            // A namespace that is not known (yet, or any more) is no reason to break what stands.
-            (_, Enrolment::Leave(Reason::UnknownNamespace)) if self.is_touched() => Direction::Stay,
+            // A namespace that is not known (yet, or any more) is no reason to break what stands, or may stand.
+            (_, Enrolment::Leave(Reason::UnknownNamespace)) if self.is_touched() || self.rules == Rules::Unknown => {
+                Direction::Stay
+            }
             (_, Enrolment::Leave(_)) => Direction::Out,
         }
     }
 
     fn next_in(&self, now: Instant) -> Next {
         let Some(_) = self.netns else {
-            return if self.held {
+            return if self.held && !self.kept {
                 Next::Do(Step::StopListening)
-            } else if self.status == Status::Enabled {
+            } else if !self.kept && self.status == Status::Enabled {
                 Next::Do(Step::WithdrawStatus)
             } else {
                 Next::Do(Step::FindNetns)
@@ -269,7 +277,7 @@ impl<N: Clone + PartialEq> Entry<N> {
         if self.rules != Rules::InPlace {
             return Next::Do(Step::ApplyRules);
         }
-        if self.status != Status::Enabled {
+        if self.status != Status::Enabled || self.status_due {
             return Next::Do(Step::WriteStatus);
         }
         match self.check_at {
@@ -306,6 +314,16 @@ impl<N: Clone + PartialEq> Entry<N> {
         }
     }
 
+    /// Nothing is changed; but what stands from a former life of the agent is not forgotten by the proxies.
+    fn next_stay(&self) -> Next {
+        match (&self.netns, self.rules) {
+            (None, _) => Next::Do(Step::FindNetns),
+            (Some(_), Rules::Unknown) => Next::Do(Step::Observe),
+            (Some(_), Rules::InPlace | Rules::Released | Rules::Wrong) if !self.held => Next::Do(Step::Hold),
+            (Some(_), _) => Next::Settled,
+        }
+    }
+
     fn next_gone(&self) -> Next {
         if self.held {
             return Next::Do(Step::StopListening);
@@ -325,6 +343,7 @@ impl<N: Clone + PartialEq> Entry<N> {
             (Step::FindNetns, Seen::Netns(netns)) => {
                 self.netns = Some(netns);
                 self.rules = Rules::Unknown;
+                self.kept = false;
             }
             (Step::Hold, _) => self.held = true,
             (Step::Listen, _) => {
@@ -342,8 +361,9 @@ impl<N: Clone + PartialEq> Entry<N> {
                 }
                 self.rules = rules;
                 self.check_at = Some(now + timing.check);
+                self.status_due = true;
             }
-            (Step::WriteStatus, _) => self.status = Status::Enabled,
+            (Step::WriteStatus, _) => (self.status, self.status_due) = (Status::Enabled, false),
             (Step::WithdrawStatus, _) => self.status = Status::Withdrawn,
             (Step::ReleaseRedirects, _) => {
                 self.rules = Rules::Released;
@@ -351,7 +371,7 @@ impl<N: Clone + PartialEq> Entry<N> {
                 self.drained = false;
             }
             (Step::CountProxied, Seen::Proxied(count)) => self.counted(now, count, timing),
-            (Step::StopListening, _) => (self.held, self.listening) = (false, false),
+            (Step::StopListening, _) => (self.held, self.kept, self.listening) = (false, false, false),
             (Step::RemoveRules, _) => {
                 self.rules = Rules::Absent;
                 self.releasing_since = None;
@@ -409,6 +429,7 @@ impl<N: Clone + PartialEq> Entry<N> {
             self.releasing_since = None;
             self.drained = false;
             self.check_at = None;
+            self.kept = false;
         }
         self.woken();
     }
@@ -427,11 +448,19 @@ impl<N: Clone + PartialEq> Entry<N> {
     pub(super) fn is_ready_for_list(&self) -> bool {
         match self.direction() {
             Direction::In => self.tried,
-            Direction::Out | Direction::Stay => {
-                self.netns.is_none() || self.rules != Rules::Unknown || self.failures > 0
-            }
+            Direction::Out => self.netns.is_none() || self.rules != Rules::Unknown || self.failures > 0,
+            Direction::Stay => self.held || self.failures > 0,
             Direction::Gone => true,
         }
+    }
+
+    /// Its namespace is not found, and a proxy may serve it from before: it is to stay on the list by name.
+    pub(super) fn keep_by_name(&mut self) -> bool {
+        let unsure = self.netns.is_none() && matches!(self.direction(), Direction::In | Direction::Stay);
+        if unsure {
+            (self.held, self.kept) = (true, true);
+        }
+        unsure
     }
 
     pub(super) fn report(&self) -> Report {
@@ -441,7 +470,8 @@ impl<N: Clone + PartialEq> Entry<N> {
             Direction::In => State::Pending,
             Direction::Out if self.is_touched() => State::Releasing,
             Direction::Gone if self.held => State::Releasing,
-            Direction::Stay => State::Enrolled,
+            Direction::Stay if self.listening && self.rules == Rules::InPlace => State::Enrolled,
+            Direction::Stay => State::Pending,
             Direction::Out | Direction::Gone => State::Out,
         };
         let why_out = match self.enrolment {

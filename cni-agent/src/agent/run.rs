@@ -197,6 +197,9 @@ impl Agent {
                 }
                 _ = snapshot.tick() => {
                     self.leave_snapshot();
+                    for gone in self.sandboxes.vanished() {
+                        self.hear(Input::SandboxGone { netns: gone.netns });
+                    }
                     continue;
                 }
                 () = until(deadline) => {
@@ -236,13 +239,14 @@ impl Agent {
                         let _ = reply.send(answer);
                     }
                 }
-                Action::AcceptProxies => self.accept(),
+                Action::AcceptProxies { keep } => self.accept(keep),
             }
         }
         self.publish();
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, keep: Vec<String>) {
+        keep.into_iter().for_each(|uid| self.proxies.keep(uid));
         if let Err(error) = self.tools.status.keep_only(self.table.reports().map(|(_, pod, _)| pod)) {
             warn!(error = chain(&error), "what was told of pods that are gone stays");
         }
@@ -299,7 +303,9 @@ impl Agent {
             Some(Report { state, reason }) => Answer::Refused {
                 reason: format!("the pod is {}: {}", state.name(), reason.as_deref().unwrap_or("steps are under way")),
             },
-            None => Answer::Ignored { reason: "the agent does not know the pod".to_owned() },
+            None => Answer::Refused {
+                reason: "the agent does not know the pod: does its source have it, with this node's name?".to_owned(),
+            },
         }
     }
 

@@ -5,13 +5,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::find::PodNetns;
+use crate::find::{NetnsId, PodNetns};
 use crate::plugin::Sandbox;
+
+use super::status::file_stem;
 
 /// One sandbox, as it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,7 @@ pub(super) struct Known {
     pub(super) name: String,
     pub(super) uid: Option<String>,
     pub(super) netns: PodNetns,
+    path: PathBuf,
     container_id: Option<String>,
 }
 
@@ -73,8 +77,8 @@ impl Sandboxes {
         let partial = path.with_extension("partial");
         fs::write(&partial, serde_json::to_vec(&record)?)?;
         fs::rename(&partial, &path)?;
-        let Record { namespace, name, uid, container_id, .. } = record;
-        let one = Known { namespace: namespace.clone(), name: name.clone(), uid, netns, container_id };
+        let Record { namespace, name, uid, container_id, netns: path } = record;
+        let one = Known { namespace: namespace.clone(), name: name.clone(), uid, netns, path, container_id };
         self.known.insert((namespace, name), one);
         Ok(())
     }
@@ -93,8 +97,23 @@ impl Sandboxes {
         self.known.remove(&key)
     }
 
+    /// Forgets those whose network namespace is gone though nobody said so: a DEL that never reached us. Holding on
+    /// would keep the namespace and its interfaces alive.
+    pub(super) fn vanished(&mut self) -> Vec<Known> {
+        let stands = |known: &Known| {
+            let found = fs::metadata(&known.path).ok();
+            found.is_some_and(|found| known.netns.id() == NetnsId { device: found.dev(), inode: found.ino() })
+        };
+        let gone: Vec<_> = self.known.extract_if(.., |_, known| !stands(known)).map(|(_, known)| known).collect();
+        for known in &gone {
+            // One that stays is noticed at the next start.
+            let _ = fs::remove_file(self.path(&known.namespace, &known.name));
+        }
+        gone
+    }
+
     fn path(&self, namespace: &str, name: &str) -> PathBuf {
-        self.folder.join(format!("{namespace}_{name}.json"))
+        self.folder.join(format!("{}.json", file_stem(namespace, name)))
     }
 }
 
@@ -106,6 +125,7 @@ fn remembered(path: &Path) -> Option<Known> {
             name: record.name,
             uid: record.uid,
             netns,
+            path: record.netns,
             container_id: record.container_id,
         }),
         Err(error) => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use mesh_proto::contract::annotation;
@@ -46,16 +47,26 @@ impl StatusFolder {
             },
         });
         let path = self.path(pod);
+        let text = format!("{observation:#}\n");
+        if fs::read_to_string(&path).is_ok_and(|told| told == text) {
+            return Ok(());
+        }
         let partial = self.folder.join(format!(".{}.partial", file_name(pod)));
         let failed = |source| StatusError { path: path.clone(), source };
         // JSON is YAML. Readers see the old file or the new one, never half of one.
-        fs::write(&partial, format!("{observation:#}\n")).map_err(failed)?;
+        let _ = fs::remove_file(&partial);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&partial).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
         fs::rename(&partial, &path).map_err(failed)
     }
 
-    /// Tells it no more.
+    /// Tells it no more. What is told of another life under the same name stays.
     pub(super) fn withdraw(&self, pod: &Pod) -> Result<(), StatusError> {
         let path = self.path(pod);
+        let told: Option<serde_json::Value> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if told.is_some_and(|told| told["metadata"]["uid"] != pod.uid.as_str()) {
+            return Ok(());
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StatusError { path, source: error }),
             _ => Ok(()),
@@ -80,10 +91,25 @@ impl StatusFolder {
     }
 }
 
-/// An underscore is in no name of Kubernetes.
 fn file_name(pod: &Pod) -> String {
-    format!("{}_{}.yaml", pod.namespace, pod.name)
+    format!("{}.yaml", file_stem(&pod.namespace, &pod.name))
 }
+
+/// A file's name for a pod. An underscore is in no name of Kubernetes. Two long names can be more than a file's name may have:
+/// those end in a hash (FNV-1a) of the whole.
+pub(super) fn file_stem(namespace: &str, name: &str) -> String {
+    let whole = format!("{namespace}_{name}");
+    if whole.len() <= LONGEST_STEM {
+        return whole;
+    }
+    let hash = whole
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{}_{hash:016x}", &whole[..whole.floor_char_boundary(LONGEST_STEM - 17)])
+}
+
+/// Leaves room for what is put around it.
+const LONGEST_STEM: usize = 220;
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +132,26 @@ mod tests {
         status.withdraw(&pod("a")).unwrap();
         status.withdraw(&pod("a")).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_former_life_does_not_withdraw_what_is_told_of_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        let status = StatusFolder::create(root.path()).unwrap();
+        let next = Pod { uid: "u-next".into(), ..pod("a") };
+        status.enable(&next).unwrap();
+        status.withdraw(&pod("a")).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        status.withdraw(&next).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_longest_names_make_files_that_can_be_told_apart() {
+        let (namespace, name) = ("n".repeat(63), "p".repeat(252));
+        let stems = [file_stem(&namespace, &format!("{name}a")), file_stem(&namespace, &format!("{name}b"))];
+        assert!(stems[0] != stems[1] && stems.iter().all(|stem| stem.len() <= LONGEST_STEM));
+        assert_eq!(file_stem("shop", "a"), "shop_a");
     }
 
     #[test]

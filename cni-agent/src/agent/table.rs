@@ -88,7 +88,10 @@ pub(super) enum Action<N> {
         answer: Answer,
     },
     /// From now on node proxies may connect: the list they are given is whole.
-    AcceptProxies,
+    AcceptProxies {
+        /// Pods whose network namespace is not found yet, which a proxy that has them must keep.
+        keep: Vec<String>,
+    },
 }
 
 /// The table.
@@ -162,9 +165,15 @@ impl<N: Clone + PartialEq> Table<N> {
                 self.requests.push(Waiting { request, namespace, name, uid, netns, deadline, placed: false });
             }
             Input::SandboxGone { netns } => {
-                self.requests.retain(|waiting| waiting.netns != netns);
+                let gone = self.requests.extract_if(.., |waiting| waiting.netns == netns);
+                let reason = "the sandbox was deleted before its pod was enrolled";
+                let replies: Vec<_> = gone
+                    .filter_map(|waiting| waiting.request)
+                    .map(|request| Action::Reply { request, answer: Answer::Refused { reason: reason.to_owned() } })
+                    .collect();
                 let inside = |entry: &&mut Entry<N>| entry.netns.as_ref() == Some(&netns);
                 self.entries.values_mut().filter(inside).for_each(|entry| entry.moved(None));
+                return replies.into_iter().chain(self.advance(now)).collect();
             }
             Input::Listening { uid } => {
                 if let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.held) {
@@ -345,7 +354,8 @@ impl<N: Clone + PartialEq> Table<N> {
         let all = self.entries.values().all(Entry::is_ready_for_list);
         if all || now >= synced + self.timing.request {
             self.accepting = true;
-            actions.push(Action::AcceptProxies);
+            let unsure = self.entries.iter_mut().filter_map(|(uid, entry)| entry.keep_by_name().then(|| uid.clone()));
+            actions.push(Action::AcceptProxies { keep: unsure.collect() });
         }
     }
 }

@@ -44,7 +44,18 @@ impl Tools {
                 listening.map(|()| Seen::Done).map_err(|error| chain(&error))
             }
             (Step::ApplyRules, Some(netns)) => {
-                self.inside(pod, netns, |netns, plan| rules::apply(netns.as_fd(), plan).map(|_| Seen::Done)).await
+                self.inside(pod, netns, |netns, plan| {
+                    let legacy = rules::legacy_tables(netns.as_fd())?;
+                    if !legacy.is_empty() {
+                        tracing::warn!(
+                            tables = legacy.join(","),
+                            "iptables-legacy rules stand in a pod, which cannot be seen or replaced; if an Istio agent \
+                             made them, restart the pod"
+                        );
+                    }
+                    rules::apply(netns.as_fd(), plan).map(|_| Seen::Done)
+                })
+                .await
             }
             (Step::Observe, Some(netns)) => {
                 self.inside(pod, netns, |netns, plan| {
@@ -91,7 +102,8 @@ impl Tools {
         for ignored in ignored {
             tracing::warn!(namespace = pod.namespace, pod = pod.name, "{ignored}");
         }
-        let plan = Plan::new(&overrides.over(&self.rules));
+        // Off until the node proxy answers name queries, also where an annotation asks for it.
+        let plan = Plan::new(&Options { dns_capture: self.rules.dns_capture, ..overrides.over(&self.rules) });
         let working = self.tasks.spawn_blocking("rules of a pod", move || work(&netns, &plan));
         working.output().await.map_err(|lost| lost.to_string())?.map_err(|error| chain(&error))
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps the list of pods, and carries one conversation per connected proxy.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +27,12 @@ use super::session::{Action, Order, PodInfo, Session};
 /// Why node proxies cannot be served.
 #[derive(Debug, Error)]
 pub enum ZdsError {
+    /// Something that is no socket has its name.
+    #[error("{} is not a socket: move it away, node proxies have to find the agent's socket there", path.display())]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+    },
     /// The socket.
     #[error("cannot listen for node proxies on {}: {source}; check that the directory exists and the path is shorter than 108 bytes", path.display())]
     Bind {
@@ -74,6 +80,8 @@ pub struct Proxies {
 #[derive(Default)]
 struct Shared {
     pods: BTreeMap<String, (PodInfo, PodNetns)>,
+    /// Pods whose network namespace is not found: a proxy that has them keeps them.
+    kept: BTreeSet<String>,
     /// The newest is last.
     connections: Vec<Connected>,
     tokens: u64,
@@ -105,9 +113,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, ZdsError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => return Err(ZdsError::Occupied { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let seqpacket = || -> nix::Result<_> {
@@ -136,7 +146,12 @@ impl Proxies {
 
     /// Puts a pod on the list without asking any proxy.
     pub fn hold(&self, uid: &str, info: PodInfo, netns: PodNetns) {
-        self.lock().pods.insert(uid.to_owned(), (info, netns));
+        self.lock().put(uid, info, netns);
+    }
+
+    /// Puts a pod on the list by name alone: whoever has it from before goes on with it.
+    pub fn keep(&self, uid: String) {
+        self.lock().kept.insert(uid);
     }
 
     /// Puts a pod on the list and has the newest proxy listen in it.
@@ -146,7 +161,7 @@ impl Proxies {
     pub async fn listen(&self, uid: &str, info: PodInfo, netns: PodNetns) -> Result<(), ListenError> {
         let reply = {
             let mut shared = self.lock();
-            shared.pods.insert(uid.to_owned(), (info.clone(), netns.clone()));
+            shared.put(uid, info.clone(), netns.clone());
             let token = shared.token();
             let order = Order::Add { uid: uid.to_owned(), info, netns, token };
             let newest = shared.connections.last();
@@ -161,6 +176,7 @@ impl Proxies {
         let replies: Vec<_> = {
             let mut shared = self.lock();
             shared.pods.remove(uid);
+            shared.kept.remove(uid);
             let token = shared.token();
             let order = || Order::Delete { uid: uid.to_owned(), token };
             shared.connections.iter().filter_map(|proxy| proxy.ask(order(), token)).collect()
@@ -180,6 +196,7 @@ impl Proxies {
 
     /// Accepts proxies until the drain starts.
     pub async fn accept(self, listener: UnixListener, tasks: Tasks, drain: Drain) {
+        let ours = place(&self.socket);
         let mut id = 0;
         loop {
             let stream = tokio::select! {
@@ -193,6 +210,12 @@ impl Proxies {
                 },
                 () = drain.started() => break,
             };
+            // Whoever is handed a pod's namespace can do anything in it.
+            let owner = nix::unistd::geteuid().as_raw();
+            if stream.peer_cred().map_or(true, |peer| peer.uid() != owner) {
+                warn!("somebody of another user wanted to be a node proxy and is turned away");
+                continue;
+            }
             id += 1;
             if self.connected() >= MAX_CONNECTIONS {
                 warn!("too many node proxies are connected; one is turned away");
@@ -208,8 +231,11 @@ impl Proxies {
                 info!(id, reason, "node proxy disconnected");
             });
         }
-        // The name goes with the listener, so that a proxy waits for the next agent instead of for nobody.
-        let _ = std::fs::remove_file(&self.socket);
+        // The name goes with the listener, so that a proxy waits for the next agent instead of for nobody; unless the
+        // next agent has taken it already.
+        if ours.is_some() && place(&self.socket) == ours {
+            let _ = std::fs::remove_file(&self.socket);
+        }
     }
 
     /// Answers with why it ended.
@@ -282,6 +308,10 @@ impl Proxies {
         for (uid, (info, netns)) in pods {
             snapshot.push(Order::Add { uid, info, netns, token: shared.token() });
         }
+        let kept: Vec<_> = shared.kept.iter().cloned().collect();
+        for uid in kept {
+            snapshot.push(Order::Keep { uid, token: shared.token() });
+        }
         snapshot.push(Order::SnapshotSent);
         shared.connections.push(Connected { id, orders });
         // A receiver that is gone means that the agent ends.
@@ -315,6 +345,11 @@ impl Proxies {
 }
 
 impl Shared {
+    fn put(&mut self, uid: &str, info: PodInfo, netns: PodNetns) {
+        self.kept.remove(uid);
+        self.pods.insert(uid.to_owned(), (info, netns));
+    }
+
     const fn token(&mut self) -> u64 {
         self.tokens += 1;
         self.tokens
@@ -326,6 +361,11 @@ impl Connected {
         let (reply, answer) = oneshot::channel();
         self.orders.send(Asked { order, token, reply }).ok().map(|()| answer)
     }
+}
+
+/// Tells one file of that name from the next.
+fn place(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 async fn next(orders: &mut Option<mpsc::UnboundedReceiver<Asked>>) -> Option<Asked> {

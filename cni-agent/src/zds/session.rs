@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use mesh_proto::zds::{
-    AddWorkload, DelWorkload, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse, ZdsHello,
-    workload_request, workload_response,
+    AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
+    ZdsHello, workload_request, workload_response,
 };
 use prost::Message as _;
 
@@ -29,6 +29,8 @@ pub struct PodInfo {
 pub(super) enum Order<N> {
     /// Listen in this pod.
     Add { uid: String, info: PodInfo, netns: N, token: u64 },
+    /// Go on listening in this pod, if you do. Only before the list is complete.
+    Keep { uid: String, token: u64 },
     /// Leave this pod.
     Delete { uid: String, token: u64 },
     /// The list is complete.
@@ -112,7 +114,9 @@ impl<N: Clone> Session<N> {
         self.deadline = None;
         let result = if ack.error.is_empty() { Ok(()) } else { Err(ack.error) };
         let mut actions = vec![match order {
-            Order::Add { token, .. } | Order::Delete { token, .. } => Action::Answered { token, result },
+            Order::Add { token, .. } | Order::Keep { token, .. } | Order::Delete { token, .. } => {
+                Action::Answered { token, result }
+            }
             Order::SnapshotSent => match result {
                 Ok(()) => Action::Listed,
                 Err(error) => return self.close(format!("the node proxy refused the list: {error}")),
@@ -148,6 +152,7 @@ impl<N: Clone> Session<N> {
                 let add = AddWorkload { uid: uid.clone(), workload_info: Some(info) };
                 (workload_request::Payload::Add(add), Some(netns.clone()))
             }
+            Order::Keep { uid, .. } => (workload_request::Payload::Keep(KeepWorkload { uid: uid.clone() }), None),
             Order::Delete { uid, .. } => (workload_request::Payload::Del(DelWorkload { uid: uid.clone() }), None),
             Order::SnapshotSent => (workload_request::Payload::SnapshotSent(SnapshotSent {}), None),
         };
@@ -199,6 +204,18 @@ mod tests {
         assert_eq!(actions[0], Action::Answered { token: 2, result: Err("no room".to_owned()) });
         assert_eq!(session.handle_packet(now, &ok), [Action::Listed]);
         assert_eq!(session.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_pod_without_its_namespace_is_kept_by_name() {
+        let now = Instant::now();
+        let mut session = Session::<u8>::new(now);
+        session.handle_packet(now, &hello());
+        let actions = session.push(now, Order::Keep { uid: "u".into(), token: 3 });
+        let keep = workload_request::Payload::Keep(KeepWorkload { uid: "u".into() });
+        assert_eq!(actions, [Action::Send { message: WorkloadRequest { payload: Some(keep) }, netns: None }]);
+        let actions = session.handle_packet(now, &WorkloadResponse::done().encode_to_vec());
+        assert_eq!(actions, [Action::Answered { token: 3, result: Ok(()) }]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ struct Node {
     taken: Vec<(String, Step)>,
     proxy: bool,
     accepting: bool,
+    keep: Vec<String>,
     listening: BTreeSet<(String, u32)>,
     rules: BTreeMap<u32, Rules>,
     told: BTreeSet<String>,
@@ -37,6 +38,7 @@ impl Node {
             taken: Vec::new(),
             proxy: true,
             accepting: false,
+            keep: Vec::new(),
             listening: BTreeSet::new(),
             rules: BTreeMap::new(),
             told: BTreeSet::new(),
@@ -56,7 +58,10 @@ impl Node {
         while !self.queue.is_empty() {
             match self.queue.remove(0) {
                 Action::Reply { request, answer } => self.answers.push((request, answer)),
-                Action::AcceptProxies => self.accepting = true,
+                Action::AcceptProxies { keep } => {
+                    self.accepting = true;
+                    self.keep = keep;
+                }
                 Action::Take { pod, netns, step } => {
                     let outcome = self.take(&pod, netns, step);
                     let ended = Input::Ended { uid: pod.uid, step, outcome };
@@ -321,6 +326,61 @@ fn a_namespace_that_vanishes_breaks_nothing() {
     node.pass(Duration::from_secs(30));
     assert_eq!(node.rules[&7], Rules::InPlace);
     assert!(node.listening.contains(&("uid-a".to_owned(), 7)));
+}
+
+#[test]
+fn an_agent_that_starts_without_the_namespace_leaves_what_stands_and_keeps_it_on_the_list() {
+    let mut node = Node::new();
+    node.rules = [(7, Rules::InPlace)].into();
+    node.told = ["uid-a".to_owned()].into();
+    node.listening = [("uid-a".to_owned(), 7)].into();
+    let (namespace_name, name) = ("shop".to_owned(), "a".to_owned());
+    node.input(Input::SandboxAdded { request: None, namespace: namespace_name, name, uid: None, netns: 7 });
+    node.input(Input::Pod(pod("a")));
+    node.input(Input::Synced);
+    assert!(node.accepting);
+    assert_eq!(node.steps("uid-a"), [Step::Observe, Step::Hold]);
+    assert!(node.told.contains("uid-a"));
+    assert_eq!(node.state("uid-a").unwrap().state, State::Pending);
+    node.input(namespace(true));
+    assert_eq!(node.state("uid-a").unwrap().state, State::Enrolled);
+}
+
+#[test]
+fn a_pod_whose_namespace_is_not_found_at_the_start_is_kept_by_name_until_it_is() {
+    let mut node = Node::new();
+    node.input(namespace(true));
+    node.input(Input::Pod(pod("a")));
+    node.input(Input::Synced);
+    assert!(node.accepting);
+    assert_eq!(node.keep, ["uid-a"]);
+    node.pass(Duration::from_secs(20));
+    assert!(!node.steps("uid-a").contains(&Step::StopListening));
+    node.in_proc.insert("uid-a".into(), 7);
+    node.pass(Duration::from_secs(20));
+    assert_eq!(node.state("uid-a").unwrap().state, State::Enrolled);
+}
+
+#[test]
+fn what_was_told_and_is_lost_is_told_again() {
+    let mut node = running(true);
+    node.told.clear();
+    node.pass(Duration::from_secs(6));
+    assert!(node.told.contains("uid-a"));
+    assert_eq!(node.state("uid-a").unwrap().state, State::Enrolled);
+}
+
+#[test]
+fn a_sandbox_that_goes_while_its_runtime_waits_is_answered() {
+    let mut node = Node::new();
+    node.proxy = false;
+    node.input(namespace(true));
+    node.input(Input::Pod(pod("a")));
+    node.input(Input::Synced);
+    node.add(1, "a", 7);
+    assert!(node.answers.is_empty());
+    node.input(Input::SandboxGone { netns: 7 });
+    assert!(matches!(&node.answers[..], [(RequestId(1), Answer::Refused { .. })]));
 }
 
 #[test]
