@@ -193,9 +193,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_owned()
 }
 
-/// Tests may use what they like.
+/// Tests, examples among them, may use what they like.
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_name().is_some_and(|name| name == "tests.rs" || name == "properties.rs")
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -243,7 +244,7 @@ fn read(file: &Path) -> String {
 /// `engine/pool.rs` -> `engine`; `bin/x.rs` -> `bin`; `app.rs` -> `app`.
 fn room_of(path: &Path) -> String {
     let first = path.components().next().expect("a file").as_os_str().to_string_lossy().into_owned();
-    first.strip_suffix(".rs").map_or(first.clone(), str::to_owned)
+    first.strip_suffix(".rs").unwrap_or(&first).to_owned()
 }
 
 /// How many `super::` lead from the file's module to the crate's root.
