@@ -55,6 +55,8 @@ pub enum Outcome {
     Rejected(String),
     /// The nonce is not that of the last response: the subscription changes in it count, the acknowledgement does not.
     Stale,
+    /// This many names are more than one client may ask for; it is told that they do not exist.
+    TooMany(usize),
     /// This server has no such type; the client is told that what it asks for does not exist.
     UnknownType,
 }
@@ -64,6 +66,20 @@ pub enum Outcome {
 pub struct Session {
     watches: BTreeMap<String, Watch>,
     sent: u64,
+}
+
+/// What a request asks for by name.
+#[derive(Debug, Default)]
+struct Asked {
+    added: BTreeSet<String>,
+    /// Beyond [`MAX_NAMES`].
+    refused: BTreeSet<String>,
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.refused.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +97,8 @@ struct Watch {
 /// Types are pushed in this order; others follow by name. Addresses before the policies that speak of them.
 const ORDER: &[&str] = &[mesh_proto::contract::type_url::ADDRESS, mesh_proto::contract::type_url::AUTHORIZATION];
 
-/// A client that subscribes one by one to more than this is not served further names.
+/// A client that subscribes one by one to more than this is told of further names that they do not exist: it would wait
+/// for ever for an answer that never comes.
 const MAX_NAMES: usize = 100_000;
 
 impl Session {
@@ -106,21 +123,23 @@ impl Session {
                 watch.known.insert(name.as_str().into(), version.as_str().into());
             }
         }
-        let added = watch.subscribe(request, first);
+        let asked = watch.subscribe(request, first);
+        let subscribed =
+            if asked.refused.is_empty() { Outcome::Subscribed } else { Outcome::TooMany(asked.refused.len()) };
         let outcome = if first {
-            Outcome::Subscribed
+            subscribed
         } else if request.response_nonce.is_empty() || request.response_nonce == watch.last_nonce {
             match &request.error_detail {
                 Some(error) => Outcome::Rejected(error.message.clone()),
-                None if added.is_empty() => Outcome::Acknowledged,
-                None => Outcome::Subscribed,
+                None if asked.is_empty() => Outcome::Acknowledged,
+                None => subscribed,
             }
         } else {
             Outcome::Stale
         };
-        let response = match (first, added.is_empty()) {
-            (true, _) => self.push(&request.type_url, &*catalog, &added),
-            (false, false) => self.push_names(&request.type_url, &*catalog, &added),
+        let response = match (first, asked.is_empty()) {
+            (true, _) => self.push(&request.type_url, &*catalog, asked),
+            (false, false) => Some(self.push_names(&request.type_url, &*catalog, asked)),
             (false, true) => None,
         };
         (outcome, response)
@@ -133,26 +152,23 @@ impl Session {
         types.sort_by_key(rank);
         let push = |type_url: String| {
             let catalog = catalogs.catalog(&type_url)?;
-            self.push(&type_url, &*catalog, &BTreeSet::new())
+            self.push(&type_url, &*catalog, Asked::default())
         };
         types.into_iter().filter_map(push).collect()
     }
 
     /// All differences of one type. The first answer to a subscription goes out even if it is empty: the client waits
     /// for it.
-    fn push(
-        &mut self,
-        type_url: &str,
-        catalog: &dyn Catalog,
-        asked: &BTreeSet<String>,
-    ) -> Option<DeltaDiscoveryResponse> {
+    fn push(&mut self, type_url: &str, catalog: &dyn Catalog, asked: Asked) -> Option<DeltaDiscoveryResponse> {
         let watch = self.watches.get_mut(type_url)?;
         let recent = watch.seen.filter(|_| watch.wildcard).and_then(|seen| catalog.changed_since(seen));
         let (changed, mut removed) = match recent {
             Some(names) => watch.differences_among(&names, catalog),
             None => watch.differences(catalog),
         };
-        removed.extend(asked.iter().filter(|name| !watch.wildcard && catalog.resolve(name).is_empty()).cloned());
+        let nowhere = |name: &String| !watch.wildcard && catalog.resolve(name).is_empty();
+        removed.extend(asked.added.into_iter().filter(nowhere));
+        removed.extend(asked.refused);
         let first = watch.seen.replace(catalog.generation()).is_none();
         if changed.is_empty() && removed.is_empty() && !first {
             return None;
@@ -161,23 +177,18 @@ impl Session {
     }
 
     /// What was newly asked for by name.
-    fn push_names(
-        &mut self,
-        type_url: &str,
-        catalog: &dyn Catalog,
-        asked: &BTreeSet<String>,
-    ) -> Option<DeltaDiscoveryResponse> {
+    fn push_names(&mut self, type_url: &str, catalog: &dyn Catalog, asked: Asked) -> DeltaDiscoveryResponse {
         let mut entries = BTreeMap::new();
-        let mut removed = Vec::new();
-        for name in asked {
-            let found = catalog.resolve(name);
+        let mut removed: Vec<String> = asked.refused.into_iter().collect();
+        for name in asked.added {
+            let found = catalog.resolve(&name);
             if found.is_empty() {
-                removed.push(name.clone());
+                removed.push(name);
             }
             entries.extend(found.into_iter().map(|entry| (entry.name.clone(), entry)));
         }
         // A name asked for again is sent again: that is how a client recovers one it dropped.
-        Some(self.respond(type_url, entries.into_values().collect(), removed))
+        self.respond(type_url, entries.into_values().collect(), removed)
     }
 
     fn respond(&mut self, type_url: &str, entries: Vec<Entry>, removed: Vec<String>) -> DeltaDiscoveryResponse {
@@ -208,18 +219,23 @@ impl Session {
 
 impl Watch {
     /// Applies the names of a request; gives those newly asked for.
-    fn subscribe(&mut self, request: &DeltaDiscoveryRequest, first: bool) -> BTreeSet<String> {
+    fn subscribe(&mut self, request: &DeltaDiscoveryRequest, first: bool) -> Asked {
         let subscribe = &request.resource_names_subscribe;
         if first && subscribe.is_empty() && request.resource_names_unsubscribe.is_empty() {
             self.wildcard = true;
         }
-        let mut added = BTreeSet::new();
+        let mut asked = Asked::default();
         for name in subscribe {
             if name == "*" {
                 self.wildcard = true;
-            } else if self.names.len() < MAX_NAMES {
+            } else if self.names.contains(name) || self.names.len() < MAX_NAMES {
                 self.names.insert(name.clone());
-                added.insert(name.clone());
+                asked.added.insert(name.clone());
+            } else if self.known.contains_key(name.as_str()) {
+                // The client has it by another name: to call it removed would take that away too.
+                asked.added.insert(name.clone());
+            } else {
+                asked.refused.insert(name.clone());
             }
         }
         for name in &request.resource_names_unsubscribe {
@@ -228,10 +244,15 @@ impl Watch {
             } else {
                 self.names.remove(name);
                 self.known.remove(name.as_str());
-                added.remove(name);
+                asked.added.remove(name);
+                asked.refused.remove(name);
             }
         }
-        added
+        if self.wildcard {
+            // It has all there is without our remembering the names.
+            asked.added.append(&mut asked.refused);
+        }
+        asked
     }
 
     /// What differs between what the client has and what it should have, all of it compared.

@@ -183,6 +183,9 @@ impl DeltaStream {
                 self.metrics.rejects.get_or_create(&TypeLabel::of(type_url, known)).inc();
                 warn!(%client, %type_url, %reason, "the client refused what it was sent; the object named in the reason needs mending");
             }
+            Outcome::TooMany(refused) => {
+                warn!(%client, %type_url, refused, "the client asks for more names than one client may; further ones are answered as if they did not exist");
+            }
             Outcome::Stale => _ = self.metrics.stale.inc(),
             Outcome::UnknownType => debug!(%client, %type_url, "the client asks for a type this server does not have"),
             Outcome::Subscribed | Outcome::Acknowledged => debug!(%client, %type_url, ?outcome, "request"),

@@ -168,6 +168,53 @@ fn a_name_that_does_not_exist_is_answered_as_removed() {
     assert_eq!(response.removed_resources, ["other"]);
 }
 
+/// Names `0` and on, one more than `count` with `last` at the end.
+fn numbered(count: usize, last: &str) -> DeltaDiscoveryRequest {
+    let names = (0..count).map(|number| number.to_string()).chain([last.to_owned()]);
+    DeltaDiscoveryRequest { resource_names_subscribe: names.collect(), ..request() }
+}
+
+#[test]
+fn a_name_beyond_the_most_a_client_may_ask_for_is_answered_as_removed() {
+    let catalog = Fixed::with(&[("0", "1"), ("late", "1")]).alias("0", "/10.0.0.1");
+    let mut session = Session::default();
+    let (outcome, response) = session.handle_request(&numbered(MAX_NAMES, "late"), &catalog);
+    assert_eq!(outcome, Outcome::TooMany(1));
+    let response = response.unwrap();
+    assert_eq!(names(&response), ["0"]);
+    assert!(response.removed_resources.contains(&"late".to_owned()));
+
+    // On a running stream too, where what is already followed is still served.
+    let (outcome, response) = session.handle_request(&subscribe(&["0", "late"]), &catalog);
+    assert_eq!(outcome, Outcome::TooMany(1));
+    let response = response.unwrap();
+    assert_eq!((names(&response), &response.removed_resources[..]), (vec!["0"], &["late".to_owned()][..]));
+
+    // Room that was given back can be used.
+    session.handle_request(
+        &DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["7".to_owned()], ..request() },
+        &catalog,
+    );
+    let (outcome, response) = session.handle_request(&subscribe(&["late"]), &catalog);
+    assert_eq!((outcome, names(&response.unwrap())), (Outcome::Subscribed, vec!["late"]));
+}
+
+#[test]
+fn beyond_the_most_what_a_client_has_anyway_is_not_called_removed() {
+    // By its other name.
+    let catalog = Fixed::with(&[("uid", "1")]).alias("uid", "/10.0.0.1");
+    let mut session = Session::default();
+    session.handle_request(&numbered(MAX_NAMES - 1, "/10.0.0.1"), &catalog);
+    let response = session.handle_request(&subscribe(&["uid"]), &catalog).1.unwrap();
+    assert_eq!((names(&response), response.removed_resources.len()), (vec!["uid"], 0));
+    // By a wildcard.
+    let mut session = Session::default();
+    let mut all = numbered(MAX_NAMES, "uid");
+    all.resource_names_subscribe.push("*".to_owned());
+    let (outcome, response) = session.handle_request(&all, &catalog);
+    assert_eq!((outcome, names(&response.unwrap())), (Outcome::Subscribed, vec!["uid"]));
+}
+
 #[test]
 fn an_unknown_type_is_answered_once_and_remembered_never() {
     let mut session = Session::default();
