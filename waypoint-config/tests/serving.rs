@@ -134,11 +134,20 @@ impl World {
         &self,
         token: &str,
     ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
+        self.discover_with(token, first(type_url::ADDRESS)).await
+    }
+
+    async fn discover_with(
+        &self,
+        token: &str,
+        first: DeltaDiscoveryRequest,
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
         let (requests, outgoing) = mpsc::channel(8);
-        requests.send(first(type_url::ADDRESS)).await.unwrap();
+        requests.send(first).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert(grpc::AUTHORIZATION, token.parse().unwrap());
-        let mut client = AggregatedDiscoveryServiceClient::new(self.channel(None).await);
+        let mut client =
+            AggregatedDiscoveryServiceClient::new(self.channel(None).await).max_decoding_message_size(usize::MAX);
         let responses = client.delta_aggregated_resources(request).await?;
         Ok((requests, responses.into_inner()))
     }
@@ -182,6 +191,22 @@ async fn a_node_proxy_discovers_changes_and_deletions() {
     world.say(vec![Change::Delete(Key::new(Kind::Pod, "shop", "cart-0"))]).await;
     let gone = responses.message().await.unwrap().unwrap();
     assert_eq!((gone.removed_resources, gone.resources.len()), (vec![CART.to_owned()], 0));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_node_proxy_of_a_large_mesh_reconnects() {
+    let world = world().await;
+    world.say(vec![pod("shop", "cart-0", "cart", "10.0.0.1")]).await;
+    drop(until_synced(&world).await);
+    let mut back = first(type_url::ADDRESS);
+    back.initial_resource_versions = (0..80_000)
+        .map(|number| (format!("Kubernetes//Pod/shop/gone-{number:032}"), "0123456789abcdef".into()))
+        .collect();
+    assert!(prost::Message::encoded_len(&back) > 4 << 20);
+    let (_requests, mut responses) = world.discover_with(&world.node_proxy(), back).await.unwrap();
+    let all = responses.message().await.unwrap().unwrap();
+    assert_eq!((names(&all), all.removed_resources.len()), (vec![CART], 80_000));
     world.end().await;
 }
 
