@@ -87,6 +87,9 @@ impl App {
         tasks: Tasks,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
+        for caution in config.cautions() {
+            warn!("{caution}");
+        }
         let (drainer, drain) = drain();
         let readiness = Readiness::new();
         let mut registry = Registry::default();

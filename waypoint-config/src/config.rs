@@ -127,6 +127,13 @@ impl Config {
         self.jwks.clone().unwrap_or_else(|| self.directory().join("jwks.json"))
     }
 
+    /// What an operator should know of what these values allow. Told once, at the start.
+    #[must_use]
+    pub fn cautions(&self) -> Vec<&'static str> {
+        let any_issuer = "--token-issuer is not set: tokens of any issuer whose key is in the key set are accepted";
+        self.token_issuer.is_none().then_some(any_issuer).into_iter().collect()
+    }
+
     /// What the serving certificate is for: DNS names and addresses.
     #[must_use]
     pub fn serving_names(&self) -> (Vec<String>, Vec<IpAddr>) {
@@ -240,6 +247,15 @@ mod tests {
         for bad in ["a", "a/", "/b", "a/b/c"] {
             assert!(bad.parse::<Accounts>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn accepting_any_issuer_is_cautioned_against() {
+        let flags = ["waypoint-config", "--source", "dir:/mesh"];
+        let cautions = Config::try_parse_from(flags).unwrap().cautions();
+        assert!(matches!(&cautions[..], [caution] if caution.contains("--token-issuer")), "{cautions:?}");
+        let told = flags.into_iter().chain(["--token-issuer", "https://kubernetes.default.svc"]);
+        assert!(Config::try_parse_from(told).unwrap().cautions().is_empty());
     }
 
     #[test]

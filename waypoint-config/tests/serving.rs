@@ -210,6 +210,34 @@ async fn a_node_proxy_of_a_large_mesh_reconnects() {
     world.end().await;
 }
 
+/// The program itself, until it is up: what it warns of.
+fn warnings(more: &[&str]) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_waypoint-config"))
+        .args(["--listen", "127.0.0.1:0", "--monitoring", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--source"])
+        .arg(format!("dir:{}", dir.path().display()))
+        .arg("--ca-dir")
+        .arg(dir.path().join("ca"))
+        .args(more)
+        .env_clear()
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(program.stdout.take().unwrap());
+    let lines = std::io::BufRead::lines(output).map_while(Result::ok);
+    let start: Vec<String> = lines.take_while(|line| !line.contains("waypoint-config is up")).collect();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    start.into_iter().filter(|line| line.contains("warn")).collect()
+}
+
+#[test]
+fn a_start_says_once_that_any_issuer_is_accepted() {
+    let said = |more: &[&str]| warnings(more).iter().filter(|line| line.contains("--token-issuer")).count();
+    assert_eq!(said(&[]), 1);
+    assert_eq!(said(&["--token-issuer", "https://kubernetes.default.svc"]), 0);
+}
+
 /// Before the source has told everything, streams are refused as "try again": half a mesh would look like deletions.
 async fn until_synced(world: &World) -> (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
