@@ -41,6 +41,7 @@ const PACKAGES: &[Package] = &[
             &["find"],
             &["rules"],
             &["enrol", "cni"],
+            &["names"],
         ],
     },
     Package {

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use mesh_proto::contract::{annotation, default, label};
 
+use crate::names::{is_label, is_subdomain, is_uid};
+
 /// A pod, as far as the agent needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
@@ -133,9 +135,9 @@ pub fn decide(pod: &Pod, namespace: Option<&Namespace>, policy: &Policy) -> Enro
 const NODE_PROXY: &str = "ztunnel";
 
 impl TryFrom<core::Pod> for Pod {
-    type Error = Incomplete;
+    type Error = Unnamed;
 
-    fn try_from(pod: core::Pod) -> Result<Self, Incomplete> {
+    fn try_from(pod: core::Pod) -> Result<Self, Unnamed> {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let listed = status.pod_ips.unwrap_or_default().into_iter().map(|one| one.ip);
@@ -144,9 +146,9 @@ impl TryFrom<core::Pod> for Pod {
             addresses.extend(status.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
         }
         Ok(Self {
-            uid: required(pod.metadata.uid, "metadata.uid")?,
-            namespace: required(pod.metadata.namespace, "metadata.namespace")?,
-            name: required(pod.metadata.name, "metadata.name")?,
+            uid: required(pod.metadata.uid, "metadata.uid", is_uid)?,
+            namespace: required(pod.metadata.namespace, "metadata.namespace", is_label)?,
+            name: required(pod.metadata.name, "metadata.name", is_subdomain)?,
             service_account: spec.service_account_name.unwrap_or_else(|| default::SERVICE_ACCOUNT.to_owned()),
             node: spec.node_name.unwrap_or_default(),
             labels: pod.metadata.labels.unwrap_or_default(),
@@ -159,26 +161,40 @@ impl TryFrom<core::Pod> for Pod {
 }
 
 impl TryFrom<core::Namespace> for Namespace {
-    type Error = Incomplete;
+    type Error = Unnamed;
 
-    fn try_from(namespace: core::Namespace) -> Result<Self, Incomplete> {
+    fn try_from(namespace: core::Namespace) -> Result<Self, Unnamed> {
         Ok(Self {
-            name: required(namespace.metadata.name, "metadata.name")?,
+            name: required(namespace.metadata.name, "metadata.name", is_label)?,
             labels: namespace.metadata.labels.unwrap_or_default(),
         })
     }
 }
 
-/// An object without a field that every such object has.
+/// An object that has no name to go by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is missing")]
-pub struct Incomplete {
-    /// Its path.
-    pub field: &'static str,
+pub enum Unnamed {
+    /// Every such object has this field.
+    #[error("{field} is missing")]
+    Missing {
+        /// Its path.
+        field: &'static str,
+    },
+    /// Names end up in paths; nothing goes there that an API server would not let pass.
+    #[error(
+        "{field} is {value:?}; Kubernetes allows a namespace a DNS label, a name a DNS subdomain, a uid letters, digits and `-`"
+    )]
+    NotAllowed {
+        /// Its path.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
 }
 
-fn required(value: Option<String>, field: &'static str) -> Result<String, Incomplete> {
-    value.filter(|value| !value.is_empty()).ok_or(Incomplete { field })
+fn required(value: Option<String>, field: &'static str, is_allowed: fn(&str) -> bool) -> Result<String, Unnamed> {
+    let value = value.filter(|value| !value.is_empty()).ok_or(Unnamed::Missing { field })?;
+    if is_allowed(&value) { Ok(value) } else { Err(Unnamed::NotAllowed { field, value }) }
 }
 
 #[cfg(test)]
@@ -226,6 +242,27 @@ mod tests {
         let mut proxy = Pod { namespace: "istio-system".into(), ..asking };
         proxy.labels.insert("app".into(), "ztunnel".into());
         assert_eq!(decided(&proxy), Enrolment::Leave(Reason::NodeProxy));
+    }
+
+    #[test]
+    fn names_that_would_lead_elsewhere_are_refused() {
+        let read = |namespace: &str, name: &str, uid: &str| {
+            let [namespace, name, uid] = [namespace, name, uid].map(|text| Some(text.to_owned()));
+            let mut pod = core::Pod::default();
+            (pod.metadata.namespace, pod.metadata.name, pod.metadata.uid) = (namespace, name, uid);
+            Pod::try_from(pod).map_err(|error| error.to_string())
+        };
+        assert!(read("shop", "web.1", "5e0c1f7e-1").is_ok());
+        for (namespace, name, uid, field) in [
+            ("../x", "a", "u", "metadata.namespace"),
+            ("shop", "a/b", "u", "metadata.name"),
+            ("shop", "..", "u", "metadata.name"),
+            ("shop", "a", "../u", "metadata.uid"),
+            ("shop", "", "u", "metadata.name is missing"),
+        ] {
+            let error = read(namespace, name, uid).unwrap_err();
+            assert!(error.contains(field), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node agent, bottom to top.
 
+pub mod names;
+
 pub mod cni;
 pub mod enrol;
 

@@ -2,6 +2,7 @@
 //! `CNI_ARGS`, in which Kubernetes' runtimes name the pod (cni-agent.md P-03).
 
 use super::{CniError, Code};
+use crate::names::{is_label, is_subdomain, is_uid};
 
 /// The pod a sandbox is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub fn parse_arguments(text: &str) -> Result<Option<Pod>, CniError> {
         }
         _ if namespace.is_empty() || name.is_empty() => Ok(None),
         _ => {
+            named("K8S_POD_NAMESPACE", namespace, is_label(namespace))?;
+            named("K8S_POD_NAME", name, is_subdomain(name))?;
+            named("K8S_POD_UID", uid, uid.is_empty() || is_uid(uid))?;
             let uid = (!uid.is_empty()).then(|| uid.to_owned());
             Ok(Some(Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid }))
         }
@@ -50,6 +54,11 @@ fn parse_flag(text: &str) -> Result<bool, CniError> {
         "0" | "false" => Ok(false),
         _ => Err(invalid(format!("IgnoreUnknown in CNI_ARGS is {text:?}, neither true nor false"))),
     }
+}
+
+fn named(key: &str, value: &str, is_good: bool) -> Result<(), CniError> {
+    let wrong = || invalid(format!("{key} in CNI_ARGS is {value:?}, which Kubernetes allows in no such place"));
+    is_good.then_some(()).ok_or_else(wrong)
 }
 
 fn invalid(message: String) -> CniError {

@@ -47,6 +47,25 @@ fn the_arguments_of_kubernetes_runtimes_name_the_pod() {
 }
 
 #[test]
+fn names_that_kubernetes_does_not_allow_are_refused() {
+    for (key, value) in [
+        ("K8S_POD_NAMESPACE", "../../etc"),
+        ("K8S_POD_NAMESPACE", "a.b"),
+        ("K8S_POD_NAME", "a/b"),
+        ("K8S_POD_NAME", ".."),
+        ("K8S_POD_NAME", "Web"),
+        ("K8S_POD_UID", "u/.."),
+    ] {
+        let text = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=n;K8S_POD_NAME=p;{key}={value}");
+        let error = parse_arguments(&text).unwrap_err();
+        assert_eq!(error.code, Code::InvalidEnvironment, "{text}");
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+
+#[test]
 fn every_command_of_the_specification_is_known_and_no_other() {
     use Command::{Add, Check, Del, Gc, Status, Version};
     for command in [Add, Del, Check, Version, Status, Gc] {
@@ -263,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pod_comes_back_from_its_arguments(namespace in "[a-z0-9-]{1,63}", name in "[a-z0-9.-]{1,253}", extra in "[A-Z]{1,8}") {
+    fn a_pod_comes_back_from_its_arguments(namespace in LABEL, name in "[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?(\\.[a-z0-9]{1,20}){0,3}", extra in "[A-Z]{1,8}") {
         let text = format!("IgnoreUnknown=1;{extra}=1;K8S_POD_NAME={name};K8S_POD_NAMESPACE={namespace}");
         prop_assert_eq!(parse_arguments(&text).unwrap(), Some(pod(&namespace, &name)));
     }

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Looks at a directory of YAML: when told that something changed, and every so often anyway.
 //!
-//! A file that cannot be read or understood counts as it last could; so does one that has vanished or become empty, until a second look a moment later:
-//! editors empty files before they write them, and no half-written file may throw pods out of the mesh.
+//! A file or folder that cannot be read or understood counts as it last could: no half-written file and no failing disk may throw pods out of the mesh.
+//! At the start, when nothing is known, all has to be read before the source counts as told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
-use super::view::{Documents, News, View, read};
+use super::files::{Files, STILL};
+use super::listing::{Listing, is_wanted};
+use super::observation;
+use super::view::{News, View, read};
 
 /// Why the directory cannot be watched.
 #[derive(Debug, Error)]
@@ -38,6 +41,9 @@ pub enum WatchError {
         /// What the library said.
         source: notify::Error,
     },
+    /// The look at it did not come to its end: a bug, or the program ends.
+    #[error("the look at the directory broke off; the lines before this one say why")]
+    Ended,
 }
 
 /// A directory of objects, with a folder of observations.
@@ -57,26 +63,6 @@ pub struct Directory {
 const RESCAN: Duration = Duration::from_secs(5);
 /// Changes that follow each other this closely are read together.
 const SETTLE: Duration = Duration::from_millis(20);
-/// When a file that seems to lose something is looked at again.
-const SECOND_LOOK: Duration = Duration::from_millis(200);
-/// Nobody writes larger ones by hand.
-const MAX_FILE_BYTES: u64 = 32 << 20;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    len: u64,
-    inode: u64,
-}
-
-#[derive(Default)]
-struct Files {
-    stamps: BTreeMap<PathBuf, Stamp>,
-    documents: BTreeMap<PathBuf, Documents>,
-    /// Files that seemed to lose something at the last look.
-    doubted: BTreeSet<PathBuf>,
-    faults: BTreeMap<PathBuf, String>,
-}
 
 impl Directory {
     /// Tells the news until nobody listens.
@@ -84,37 +70,29 @@ impl Directory {
     /// # Errors
     /// The directory cannot be watched at all.
     pub async fn run(self, news: mpsc::Sender<News>) -> Result<(), WatchError> {
-        let failed = |source| WatchError::Directory { path: self.objects.clone(), source };
-        fs::read_dir(&self.objects).map_err(failed)?;
-        let changed = Arc::new(Notify::new());
-        let wake = Arc::clone(&changed);
-        let mut watcher = notify::recommended_watcher(move |_| wake.notify_one())
-            .map_err(|source| WatchError::Notify { path: self.objects.clone(), source })?;
-        for folder in [&self.objects, &self.status] {
-            // The status folder may be made later; rescans find it.
-            if folder.exists() {
-                watcher
-                    .watch(folder, RecursiveMode::Recursive)
-                    .map_err(|source| WatchError::Notify { path: folder.clone(), source })?;
-            }
-        }
-        let (mut objects, mut observations) = (Files::default(), Files::default());
-        let mut view = View::new(self.node.clone());
+        let directory = self.absolute()?;
+        let (changes, _watcher) = directory.watch()?;
+        let mut scan = Scan::new(directory);
         let mut told_faults = BTreeSet::new();
         let mut synced = false;
         loop {
-            let doubts = self.look(&mut objects, &mut observations);
-            let (mut fresh, faults) = view.update(&objects.documents, &observations.documents);
-            let faults: BTreeSet<String> =
-                faults.into_iter().chain(objects.lines()).chain(observations.lines()).collect();
-            for fault in faults.difference(&told_faults) {
+            let whole = changes.take();
+            // The disk may be slow; everything else in this thread is not.
+            let looked = tokio::task::spawn_blocking(move || {
+                let found = scan.look(&whole, Instant::now());
+                (scan, found)
+            });
+            let found;
+            (scan, found) = looked.await.map_err(|_| WatchError::Ended)?;
+            for fault in found.faults.difference(&told_faults) {
                 warn!("{fault}");
             }
-            if faults.is_empty() && !told_faults.is_empty() {
+            if found.faults.is_empty() && !told_faults.is_empty() {
                 info!("everything in the directory can be read again");
             }
-            told_faults = faults;
-            if !synced {
+            told_faults = found.faults;
+            let mut fresh = found.news;
+            if !synced && found.complete {
                 fresh.push(News::Synced);
                 synced = true;
             }
@@ -123,174 +101,130 @@ impl Directory {
                     return Ok(());
                 }
             }
-            let pause = if doubts { SECOND_LOOK } else { RESCAN };
-            if tokio::time::timeout(pause, changed.notified()).await.is_ok() {
+            let pause = if found.again { STILL } else { RESCAN };
+            if tokio::time::timeout(pause, changes.wake.notified()).await.is_ok() {
                 tokio::time::sleep(SETTLE).await;
             }
         }
     }
 
-    /// Reads what has changed; says whether something has to be looked at again soon.
-    fn look(&self, objects: &mut Files, observations: &mut Files) -> bool {
-        let mut found = Vec::new();
-        list(&self.objects, &mut found);
-        if !self.status.starts_with(&self.objects) {
-            list(&self.status, &mut found);
-        }
-        let (seen, objects_found): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .filter(|path| !path.starts_with(&self.own))
-            .partition(|path| path.starts_with(&self.status));
-        let doubts = objects.look(objects_found);
-        observations.look(seen) || doubts
-    }
-}
-
-impl Files {
-    fn look(&mut self, found: Vec<PathBuf>) -> bool {
-        let found: BTreeSet<PathBuf> = found.into_iter().collect();
-        let mut doubted = BTreeSet::new();
-        let known: BTreeSet<PathBuf> = self.documents.keys().chain(self.faults.keys()).cloned().collect();
-        for path in known.difference(&found) {
-            if self.doubted.contains(path) || !self.documents.contains_key(path) {
-                self.documents.remove(path);
-                self.stamps.remove(path);
-                self.faults.remove(path);
-            } else {
-                doubted.insert(path.clone());
-            }
-        }
-        for path in found {
-            let Some(stamp) = stamp(&path) else { continue };
-            if self.stamps.get(&path) == Some(&stamp) {
-                continue;
-            }
-            match load(&path, stamp.len) {
-                Ok(documents) => {
-                    let before = self.documents.get(&path).map_or(0, Vec::len);
-                    if documents.len() < before && !self.doubted.contains(&path) {
-                        doubted.insert(path);
-                        continue;
-                    }
-                    self.faults.remove(&path);
-                    self.documents.insert(path.clone(), documents);
-                }
-                Err(reason) => _ = self.faults.insert(path.clone(), reason),
-            }
-            self.stamps.insert(path, stamp);
-        }
-        self.doubted = doubted;
-        !self.doubted.is_empty()
-    }
-
-    fn lines(&self) -> impl Iterator<Item = String> {
-        self.faults.iter().map(|(path, reason)| {
-            let stands =
-                if self.documents.contains_key(path) { "its last good state stands" } else { "it is left out" };
-            format!("{}: {reason} ({stands})", path.display())
+    /// The kernel tells of absolute paths.
+    fn absolute(self) -> Result<Self, WatchError> {
+        let absolute =
+            |path: PathBuf| std::path::absolute(&path).map_err(|source| WatchError::Directory { path, source });
+        Ok(Self {
+            objects: absolute(self.objects)?,
+            status: absolute(self.status)?,
+            own: absolute(self.own)?,
+            node: self.node,
         })
     }
-}
 
-fn list(folder: &Path, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
-            continue;
+    fn watch(&self) -> Result<(Arc<Changes>, RecommendedWatcher), WatchError> {
+        fs::read_dir(&self.objects).map_err(|source| WatchError::Directory { path: self.objects.clone(), source })?;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WatchError::Notify { path, source }
+        };
+        let changes = Arc::new(Changes::default());
+        let told = Arc::clone(&changes);
+        // Links may lead in circles; what lies behind them is found by rescans.
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let mut watcher =
+            RecommendedWatcher::new(move |event| told.hear(event), config).map_err(failed(&self.objects))?;
+        for folder in [&self.objects, &self.status] {
+            // The status folder may be made later; rescans find it.
+            if folder.exists() {
+                watcher.watch(folder, RecursiveMode::Recursive).map_err(failed(folder))?;
+            }
         }
-        if path.is_dir() {
-            list(&path, found);
-        } else if path.extension().and_then(OsStr::to_str).is_some_and(|e| ["yaml", "yml", "json"].contains(&e)) {
-            found.push(path);
+        Ok((changes, watcher))
+    }
+}
+
+/// What the kernel told since the last look.
+#[derive(Default)]
+struct Changes {
+    wake: Notify,
+    /// Files that were closed or renamed into place, and not written to since.
+    whole: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Changes {
+    fn hear(&self, event: notify::Result<notify::Event>) {
+        if let Ok(event) = event {
+            let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            match event.kind {
+                EventKind::Access(AccessKind::Close(AccessMode::Write))
+                | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                    whole.extend(event.paths.into_iter().filter(|path| is_wanted(path)));
+                }
+                // Our own looking must not make us look again.
+                EventKind::Access(_) => return,
+                EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)) => {
+                    whole.retain(|path| !event.paths.contains(path));
+                }
+                // The kernel lost some.
+                _ if event.need_rescan() => whole.clear(),
+                _ => {}
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut *self.whole.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Everything that is known of the directory.
+struct Scan {
+    directory: Directory,
+    listing: Listing,
+    objects: Files,
+    observations: Files,
+    view: View,
+}
+
+struct Found {
+    news: Vec<News>,
+    faults: BTreeSet<String>,
+    /// Something has to be looked at again soon.
+    again: bool,
+    /// Nothing was left out because it could not be listed or is being written.
+    complete: bool,
+}
+
+impl Scan {
+    fn new(directory: Directory) -> Self {
+        Self {
+            listing: Listing::default(),
+            objects: Files::new(read),
+            observations: Files::new(observation::read),
+            view: View::new(directory.node.clone()),
+            directory,
         }
     }
-}
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp { modified: metadata.modified().ok()?, len: metadata.len(), inode: metadata.ino() })
-}
-
-fn load(path: &Path, len: u64) -> Result<Documents, String> {
-    // The key set of token issuers lies in the same directory and is no object.
-    if path.file_name().is_some_and(|name| name == "jwks.json") {
-        return Ok(Documents::new());
+    fn look(&mut self, whole: &BTreeSet<PathBuf>, now: Instant) -> Found {
+        self.listing = Listing::of(&self.directory, &self.listing);
+        let listing = &self.listing;
+        let objects = self.objects.look(&listing.objects, listing, &|path| whole.contains(path), now);
+        // Programs write observations, and rename them into place.
+        let observations = self.observations.look(&listing.observations, listing, &|_| true, now);
+        let (news, faults) = self.view.update(&self.objects.documents, &self.observations.documents);
+        let hidden = listing.failed.iter().map(|(path, reason)| {
+            format!(
+                "{}: cannot be listed: {reason} (what was known of it stands; no pod leaves for it)",
+                path.display()
+            )
+        });
+        let faults =
+            faults.into_iter().chain(self.objects.lines()).chain(self.observations.lines()).chain(hidden).collect();
+        let again = objects || observations;
+        Found { news, faults, again, complete: !again && listing.failed.is_empty() }
     }
-    if len > MAX_FILE_BYTES {
-        return Err(format!("is larger than {MAX_FILE_BYTES} bytes; split it"));
-    }
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-    read(&text)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
-
-    fn file(folder: &Path, text: &str) -> PathBuf {
-        let path = folder.join("a.yaml");
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    #[test]
-    fn a_file_that_is_emptied_or_broken_or_gone_for_a_moment_loses_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = file(folder.path(), NAMESPACE);
-        let mut files = Files::default();
-        let look = |files: &mut Files| {
-            let mut found = Vec::new();
-            list(folder.path(), &mut found);
-            files.look(found)
-        };
-        assert!(!look(&mut files));
-        assert_eq!(files.documents[&path].len(), 1);
-
-        fs::write(&path, "").unwrap();
-        assert!(look(&mut files), "a second look is due");
-        assert_eq!(files.documents[&path].len(), 1);
-        fs::write(&path, "apiVersion: v1\nkind: [").unwrap();
-        look(&mut files);
-        assert_eq!(files.documents[&path].len(), 1);
-        assert_eq!(files.lines().count(), 1);
-        fs::write(&path, NAMESPACE).unwrap();
-        assert!(!look(&mut files));
-        assert_eq!(files.lines().count(), 0);
-
-        fs::remove_file(&path).unwrap();
-        assert!(look(&mut files));
-        assert_eq!(files.documents.len(), 1);
-        assert!(!look(&mut files));
-        assert!(files.documents.is_empty());
-    }
-
-    #[tokio::test]
-    async fn changes_are_told_as_they_happen() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = file(folder.path(), NAMESPACE);
-        let status = folder.path().join("status");
-        let own = status.join("b-agent-n1");
-        let directory = Directory { objects: folder.path().into(), status, own, node: "n1".into() };
-        let (sender, mut news) = mpsc::channel(8);
-        let watching = directory.run(sender);
-        tokio::pin!(watching);
-        let next = async |watching: &mut std::pin::Pin<&mut _>, news: &mut mpsc::Receiver<News>| {
-            tokio::select! {
-                item = news.recv() => item.unwrap(),
-                _ = watching => panic!("the watch ended"),
-                () = tokio::time::sleep(Duration::from_secs(10)) => panic!("no news"),
-            }
-        };
-        assert!(matches!(next(&mut watching, &mut news).await, News::Namespace(_)));
-        assert_eq!(next(&mut watching, &mut news).await, News::Synced);
-        fs::write(&path, NAMESPACE.replace("shop}", "shop, labels: {a: b}}")).unwrap();
-        let News::Namespace(namespace) = next(&mut watching, &mut news).await else { panic!("another") };
-        assert_eq!(namespace.labels["a"], "b");
-        fs::remove_file(&path).unwrap();
-        assert_eq!(next(&mut watching, &mut news).await, News::NamespaceGone { name: "shop".into() });
-    }
-}
+mod tests;

@@ -2,8 +2,7 @@
 //! The texts of a directory's files into pods and namespaces, and what is new since last time. Pure.
 //!
 //! A directory holds objects, written by people, and below its status folder observations: partial Pods that programs wrote (who gave the pod to which
-//! node, its addresses). An observation is a JSON merge patch over the Pod of its name; one with another uid than the Pod's speaks of a former life and
-//! does not count. Later paths win.
+//! node, its addresses), laid over the Pod of their name; one with another uid than the Pod's speaks of a former life and does not count. Later paths win.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use k8s_openapi::api::core::v1 as core;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::observation;
 use crate::enrol::{Namespace, Pod};
 
 /// What has changed.
@@ -160,7 +160,7 @@ impl View {
             let Some((_, pod)) = name_of(patch).and_then(|name| found.get_mut(&name)) else { continue };
             let uid = |value: &Value| value.pointer("/metadata/uid").cloned().filter(|uid| !uid.is_null());
             if uid(pod).is_none() || uid(patch).is_none() || uid(pod) == uid(patch) {
-                merge(pod, patch);
+                observation::lay(pod, patch);
             }
         }
         let mut pods = BTreeMap::new();
@@ -202,25 +202,6 @@ fn typed<O: DeserializeOwned, T: TryFrom<O, Error: std::fmt::Display>>(document:
     }
     let object: O = serde_json::from_value(document).map_err(|error| error.to_string())?;
     T::try_from(object).map_err(|error| error.to_string())
-}
-
-/// JSON merge patch (RFC 7386): maps merge, null deletes, everything else replaces.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Some(target) = target.as_object_mut() else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.as_str()).or_insert(Value::Null), value);
-        }
-    }
 }
 
 #[cfg(test)]
