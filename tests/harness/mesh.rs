@@ -20,7 +20,7 @@ use crate::{
     node::{CONTROL, Node},
     objects,
     process::Program,
-    tokens::{Bearer, Issuer},
+    tokens::{Bearer, ISSUER, Issuer},
     wait,
     world::World,
 };
@@ -75,6 +75,7 @@ impl Mesh {
             .arg(self.folder.join("ca"))
             .arg("--jwks")
             .arg(self.folder.join("jwks.json"))
+            .env("LATEEN_TOKEN_ISSUER", ISSUER)
             .env("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel");
         self.launch(world, "control", command)?;
         let root = self.folder.join("ca/root-cert.pem");

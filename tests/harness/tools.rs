@@ -24,6 +24,8 @@ pub struct Tool {
     /// Whether nothing works without it.
     pub needed: bool,
     version: &'static str,
+    /// Must succeed with these arguments, or the tool counts as missing: Debian has a Python without its library.
+    check: &'static [&'static str],
 }
 
 /// Sets up links, addresses and routes.
@@ -34,6 +36,7 @@ pub const IP: Tool = Tool {
     purpose: "links, addresses and routes of nodes and pods",
     needed: true,
     version: "-V",
+    check: &[],
 };
 /// Enters the world from outside while it is kept.
 pub const NSENTER: Tool = Tool {
@@ -43,6 +46,7 @@ pub const NSENTER: Tool = Tool {
     purpose: "a shell in a pod while the demo is kept up",
     needed: false,
     version: "--version",
+    check: &[],
 };
 /// The client of the story.
 pub const CURL: Tool = Tool {
@@ -52,15 +56,17 @@ pub const CURL: Tool = Tool {
     purpose: "the HTTP client in pods",
     needed: true,
     version: "--version",
+    check: &[],
 };
 /// The server of the story.
 pub const PYTHON: Tool = Tool {
     name: "python3",
     aliases: &[],
-    package: "python3-minimal",
+    package: "python3",
     purpose: "the HTTP server in pods (http.server)",
     needed: true,
     version: "--version",
+    check: &["-c", "import http.server"],
 };
 /// A server that speaks first-come TCP.
 pub const REDIS_SERVER: Tool = Tool {
@@ -71,6 +77,7 @@ pub const REDIS_SERVER: Tool = Tool {
     purpose: "a TCP server in pods",
     needed: false,
     version: "--version",
+    check: &[],
 };
 /// Its client.
 pub const REDIS_CLI: Tool = Tool {
@@ -80,6 +87,7 @@ pub const REDIS_CLI: Tool = Tool {
     purpose: "its client in pods",
     needed: false,
     version: "--version",
+    check: &[],
 };
 
 /// All of them.
@@ -104,7 +112,12 @@ impl Tool {
         let folders: Vec<PathBuf> =
             env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from)).collect();
         let names = || std::iter::once(&self.name).chain(self.aliases);
-        names().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+        let works = |path: &PathBuf| {
+            self.check.is_empty()
+                || Command::new(path).args(self.check).stderr(Stdio::null()).status().is_ok_and(|ended| ended.success())
+        };
+        let found = |name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        names().find_map(found).filter(works)
     }
 
     /// The first line of what it says about its version.

@@ -22,7 +22,7 @@ use crate::rules;
 use crate::watch::News;
 use crate::zds::{Event, Proxies};
 
-use super::entry::{Report, State, Timing};
+use super::entry::{Report, State, Step, Timing};
 use super::sandboxes::Sandboxes;
 use super::status::{StatusError, StatusFolder};
 use super::table::{Action, Input, RequestId, Table};
@@ -227,6 +227,10 @@ impl Agent {
                         let outcome = tools.take(pod, netns, step).await;
                         match &outcome {
                             Ok(_) => tracing::debug!(namespace, pod = name, %step, "done"),
+                            // Normal while a pod starts, or was started before this agent.
+                            Err(reason) if step == Step::FindNetns => {
+                                tracing::debug!(namespace, pod = name, reason, "not found yet")
+                            }
                             Err(reason) => warn!(namespace, pod = name, %step, reason, "failed, will be tried again"),
                         }
                         // A loop that is gone means that the agent ends.
