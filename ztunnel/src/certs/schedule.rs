@@ -9,6 +9,9 @@
 //! Differences from the peer implementation, on purpose: renewals are spread (W-12), and a connection that needs a
 //! certificate now brings a failed identity's next try forward instead of waiting out 150 s (W-11). An expired
 //! certificate is withdrawn when it expires, not when the next renewal fails.
+//!
+//! Data threads judge a certificate by the wall clock, this schedule by a clock that stands still in suspend. So a
+//! connection may need a certificate that is in force here and over there; its next call is brought forward too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,8 +81,10 @@ struct Entry {
     demanded: bool,
     /// When the certificate in force ends.
     expires: Option<Instant>,
-    /// When the last call failed, and why.
-    failed: Option<(Instant, Arc<str>)>,
+    /// When the last call ended, well or not.
+    ended: Option<Instant>,
+    /// Why the last call failed.
+    failed: Option<Arc<str>>,
     backoff: Backoff,
 }
 
@@ -89,6 +94,14 @@ enum Next {
     InFlight,
     /// In flight, and nobody wants the result.
     Abandoned,
+}
+
+/// How a call's result is awaited at its end.
+struct Ended {
+    /// Nobody wants it.
+    abandoned: bool,
+    /// A connection waits for it.
+    demanded: bool,
 }
 
 impl Schedule {
@@ -101,15 +114,18 @@ impl Schedule {
         match &mut entry.next {
             next @ Next::Abandoned => *next = Next::InFlight,
             Next::InFlight => {}
-            Next::At(at) => {
-                if entry.expires.is_none() {
-                    entry.priority = entry.priority.max(priority);
-                    if let (Priority::RealTime, Some((failed, reason))) = (priority, &entry.failed) {
-                        actions.push(Action::Refuse(identity.clone(), Arc::clone(reason)));
-                        *at = (*at).min(*failed + URGENT_RETRY);
-                    }
+            Next::At(at) if priority == Priority::RealTime => {
+                entry.priority = priority;
+                if let Some(ended) = entry.ended {
+                    *at = (*at).min(ended + URGENT_RETRY);
                 }
+                // The reason a renewal failed may be old: while a certificate is in force here, a call that can
+                // start now answers better.
+                let answer = entry.failed.as_ref().filter(|_| entry.expires.is_none() || *at > now);
+                actions.extend(answer.map(|reason| Action::Refuse(identity.clone(), Arc::clone(reason))));
             }
+            Next::At(_) if entry.expires.is_none() => entry.priority = entry.priority.max(priority),
+            Next::At(_) => {}
         }
         actions.extend(self.admit(now));
         actions
@@ -137,8 +153,8 @@ impl Schedule {
         validity: Validity,
         rng: &mut impl Rng,
     ) -> (bool, Vec<Action>) {
-        let Some(abandoned) = self.end(identity) else { return (false, Vec::new()) };
-        if abandoned {
+        let Some(ended) = self.end(now, identity) else { return (false, Vec::new()) };
+        if ended.abandoned {
             self.entries.remove(identity);
             return (false, self.admit(now));
         }
@@ -162,16 +178,20 @@ impl Schedule {
         reason: &str,
         rng: &mut impl Rng,
     ) -> Vec<Action> {
-        let Some(abandoned) = self.end(identity) else { return Vec::new() };
+        let Some(ended) = self.end(now, identity) else { return Vec::new() };
         let mut actions = Vec::new();
-        if abandoned {
+        if ended.abandoned {
             self.entries.remove(identity);
         } else if let Some(entry) = self.entries.get_mut(identity) {
             let reason: Arc<str> = reason.into();
             let again = now + entry.backoff.delay(rng);
-            entry.failed = Some((now, Arc::clone(&reason)));
+            entry.failed = Some(Arc::clone(&reason));
             match entry.expires.filter(|expires| *expires > now) {
-                Some(expires) => entry.next = Next::At(again.min(expires)),
+                Some(expires) => {
+                    entry.next = Next::At(again.min(expires));
+                    // For whoever waits the one in force is over.
+                    actions.extend(ended.demanded.then(|| Action::Refuse(identity.clone(), reason)));
+                }
                 None => {
                     entry.next = Next::At(again);
                     if entry.expires.take().is_some() {
@@ -192,7 +212,7 @@ impl Schedule {
             if entry.expires.is_some_and(|expires| expires <= now) {
                 entry.expires = None;
                 actions.push(Action::Withdraw(identity.clone()));
-                if let Some((_, reason)) = &entry.failed {
+                if let Some(reason) = &entry.failed {
                     actions.push(Action::Refuse(identity.clone(), Arc::clone(reason)));
                 }
             }
@@ -216,24 +236,24 @@ impl Schedule {
         self.entries.iter().filter(|(_, entry)| entry.next != Next::Abandoned).map(|(identity, entry)| {
             let state = match (&entry.expires, &entry.failed) {
                 (Some(_), _) => State::Available,
-                (None, Some((_, reason))) => State::Unavailable(Arc::clone(reason)),
+                (None, Some(reason)) => State::Unavailable(Arc::clone(reason)),
                 (None, None) => State::Initializing,
             };
             (identity, state)
         })
     }
 
-    /// A call has ended. Some(true): nobody wants its result.
-    fn end(&mut self, identity: &Identity) -> Option<bool> {
+    /// A call has ended, if one was under way.
+    fn end(&mut self, now: Instant, identity: &Identity) -> Option<Ended> {
         let entry = self.entries.get_mut(identity)?;
         let abandoned = match entry.next {
             Next::InFlight => false,
             Next::Abandoned => true,
             Next::At(_) => return None,
         };
-        entry.demanded = false;
+        entry.ended = Some(now);
         self.in_flight -= 1;
-        Some(abandoned)
+        Some(Ended { abandoned, demanded: std::mem::take(&mut entry.demanded) })
     }
 
     /// Start what is due, most urgent first, then earliest first.
@@ -262,7 +282,8 @@ impl Schedule {
 impl Entry {
     fn new(now: Instant, priority: Priority) -> Self {
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        Self { priority, next: Next::At(now), kept: false, demanded: false, expires: None, failed: None, backoff }
+        let (kept, demanded, expires, ended, failed) = (false, false, None, None, None);
+        Self { priority, next: Next::At(now), kept, demanded, expires, ended, failed, backoff }
     }
 }
 
@@ -272,7 +293,7 @@ const CONCURRENCY: usize = 8;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest delay after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(150);
-/// A failed identity that a connection needs is tried again this soon.
+/// An identity that a connection needs is tried again this soon after its last call.
 const URGENT_RETRY: Duration = Duration::from_secs(5);
 /// Renewals are spread by a tenth of their time to either side.
 const REFRESH_SPREAD: f64 = 0.1;

@@ -42,15 +42,17 @@ struct World {
     in_flight: Vec<Identity>,
     in_force: BTreeMap<Identity, Instant>,
     kept: BTreeSet<Identity>,
+    /// Those a connection has asked for since their last call.
+    demanded: BTreeSet<Identity>,
 }
 
 impl World {
     fn step(&mut self, event: Event) {
+        let mut ended = None;
         let actions = match event {
             Event::Wanted(number, priority) => {
-                if priority != Priority::RealTime {
-                    self.kept.insert(id(number));
-                }
+                let wishes = if priority == Priority::RealTime { &mut self.demanded } else { &mut self.kept };
+                wishes.insert(id(number));
                 self.schedule.handle_wanted(self.now, &id(number), priority)
             }
             Event::Unwanted(number) => {
@@ -59,6 +61,7 @@ impl World {
             }
             Event::Answered(which, left) if !self.in_flight.is_empty() => {
                 let identity = self.in_flight.remove(which % self.in_flight.len());
+                ended = Some(identity.clone());
                 match left {
                     Some(left) => {
                         let left = Duration::from_secs(left);
@@ -92,9 +95,13 @@ impl World {
                     assert!(self.in_force.remove(&identity).is_some(), "{identity} has none in force");
                 }
                 Action::Refuse(identity, _) => {
-                    assert!(!self.in_force.contains_key(&identity), "{identity} has one in force");
+                    let is_good = self.in_force.contains_key(&identity) && !self.demanded.contains(&identity);
+                    assert!(!is_good, "{identity} has one in force, and nobody says that it is over");
                 }
             }
+        }
+        if let Some(identity) = ended {
+            self.demanded.remove(&identity);
         }
         self.check();
     }
@@ -130,6 +137,7 @@ proptest! {
             in_flight: Vec::new(),
             in_force: BTreeMap::new(),
             kept: BTreeSet::new(),
+            demanded: BTreeSet::new(),
         };
         for event in events {
             world.step(event);

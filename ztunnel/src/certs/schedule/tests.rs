@@ -193,3 +193,49 @@ fn what_only_a_connection_asked_for_is_not_renewed_or_tried_for_ever() {
     assert_eq!(world.reach_deadline(), []);
     assert_eq!(world.schedule.next_deadline(), None);
 }
+
+#[test]
+fn a_connection_that_finds_the_certificate_in_force_over_gets_a_fresh_one_now_but_not_in_a_loop() {
+    let mut world = World::new();
+    world.wanted("a", Priority::Warmup);
+    world.issued("a", 24);
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.wanted("a", Priority::Warmup), [], "a warm-up is content with it");
+    assert_eq!(world.wanted("a", Priority::RealTime), [request("a")]);
+    assert_eq!(world.wanted("a", Priority::RealTime), [], "the call already runs");
+    assert_eq!(world.issued("a", 24), (true, vec![]));
+
+    let issued = world.now;
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.wanted("a", Priority::RealTime), [], "there was a call a moment ago");
+    assert_eq!(world.schedule.next_deadline(), Some(issued + URGENT_RETRY));
+    assert_eq!(world.reach_deadline(), [request("a")]);
+
+    assert_eq!(world.failed("a"), [refuse("a")], "the connection is told");
+    assert_eq!(world.state("a"), Some(State::Available));
+    let failed = world.now;
+    assert_eq!(world.reach_deadline(), [request("a")]);
+    assert!(world.now < failed + URGENT_RETRY, "the first delay is shorter");
+    assert_eq!(world.failed("a"), [], "nobody waits");
+}
+
+#[test]
+fn a_connection_is_told_why_while_a_renewal_that_just_failed_may_not_be_tried_again() {
+    let mut world = World::new();
+    world.wanted("a", Priority::Warmup);
+    world.issued("a", 24);
+    world.reach_deadline();
+    for _ in 0..10 {
+        assert_eq!(world.failed("a"), []);
+        world.reach_deadline();
+    }
+    world.failed("a");
+    let failed = world.now;
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.wanted("a", Priority::RealTime), [refuse("a")]);
+    assert_eq!(world.schedule.next_deadline(), Some(failed + URGENT_RETRY));
+    assert_eq!(world.reach_deadline(), [request("a")]);
+    assert_eq!(world.failed("a"), [refuse("a")]);
+    world.now += URGENT_RETRY;
+    assert_eq!(world.wanted("a", Priority::RealTime), [request("a")], "the call answers");
+}
