@@ -131,12 +131,14 @@ impl Schedule {
         actions
     }
 
-    /// Nobody wants it any more.
+    /// Nobody wants it any more, but connections may wait for it still.
     pub fn handle_unwanted(&mut self, identity: &Identity) -> Vec<Action> {
         let Some(entry) = self.entries.get_mut(identity) else { return Vec::new() };
         entry.kept = false;
         let withdraw = entry.expires.take().map(|_| Action::Withdraw(identity.clone()));
         match entry.next {
+            // Who waits is answered by the end of the call. A withdrawal answers too: they ask again.
+            Next::At(_) | Next::InFlight if entry.demanded && withdraw.is_none() => {}
             Next::At(_) => {
                 self.entries.remove(identity);
             }

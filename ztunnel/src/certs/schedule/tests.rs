@@ -239,3 +239,36 @@ fn a_connection_is_told_why_while_a_renewal_that_just_failed_may_not_be_tried_ag
     world.now += URGENT_RETRY;
     assert_eq!(world.wanted("a", Priority::RealTime), [request("a")], "the call answers");
 }
+
+#[test]
+fn who_waits_for_an_identity_that_nobody_else_wants_any_more_is_answered() {
+    let mut world = World::new();
+    world.wanted("a", Priority::Warmup);
+    world.wanted("a", Priority::RealTime);
+    assert_eq!(world.schedule.handle_unwanted(&id("a")), []);
+    assert_eq!(world.issued("a", 24), (true, vec![]));
+    assert_eq!(world.reach_deadline(), [Action::Withdraw(id("a"))], "not renewed");
+
+    world.wanted("b", Priority::Warmup);
+    world.wanted("b", Priority::RealTime);
+    world.schedule.handle_unwanted(&id("b"));
+    assert_eq!(world.failed("b"), [refuse("b")]);
+    assert_eq!(world.reach_deadline(), []);
+    assert_eq!(world.state("b"), None);
+
+    for n in 0..CONCURRENCY {
+        world.wanted(&format!("busy{n}"), Priority::Warmup);
+    }
+    world.wanted("c", Priority::Warmup);
+    world.wanted("c", Priority::RealTime);
+    assert_eq!(world.schedule.handle_unwanted(&id("c")), []);
+    assert_eq!(world.issued("busy0", 24).1, [request("c")], "waited for room");
+
+    world.wanted("busy1", Priority::RealTime);
+    world.issued("busy1", 24);
+    world.now += URGENT_RETRY;
+    assert_eq!(world.wanted("busy1", Priority::RealTime), [request("busy1")]);
+    assert_eq!(world.schedule.handle_unwanted(&id("busy1")), [Action::Withdraw(id("busy1"))], "wakes who waits");
+    assert_eq!(world.wanted("busy1", Priority::RealTime), [], "who asks again");
+    assert!(world.issued("busy1", 24).0);
+}
