@@ -102,11 +102,13 @@ impl Tunnel {
     }
 
     pub(super) fn bind(&mut self, id: StreamId, flow: Key<Flow>) {
-        self.bound += 1;
         if self.streams.len() <= id.slot() {
             self.streams.resize(id.slot() + 1, None);
         }
-        self.streams[id.slot()] = Some((id, flow));
+        // The core may use a slot again before the flow of its last stream has seen that everything is done.
+        if self.streams[id.slot()].replace((id, flow)).is_none() {
+            self.bound += 1;
+        }
     }
 
     pub(super) fn unbind(&mut self, id: StreamId) {
