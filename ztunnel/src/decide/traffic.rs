@@ -216,13 +216,13 @@ impl From<Option<&Arc<Workload>>> for Party {
 impl From<Baggage<'_>> for Described {
     fn from(baggage: Baggage<'_>) -> Self {
         Self {
-            cluster: baggage.cluster.into(),
-            namespace: baggage.namespace.into(),
-            workload_name: baggage.workload_name.into(),
-            canonical_name: baggage.canonical_name.into(),
-            canonical_revision: baggage.canonical_revision.into(),
-            region: baggage.region.into(),
-            zone: baggage.zone.into(),
+            cluster: cut(baggage.cluster).into(),
+            namespace: cut(baggage.namespace).into(),
+            workload_name: cut(baggage.workload_name).into(),
+            canonical_name: cut(baggage.canonical_name).into(),
+            canonical_revision: cut(baggage.canonical_revision).into(),
+            region: cut(baggage.region).into(),
+            zone: cut(baggage.zone).into(),
         }
     }
 }
@@ -247,3 +247,13 @@ impl Hash for ServiceRef {
         (self.key(), &self.name).hash(state);
     }
 }
+
+/// Peers write baggage as they like, and it becomes labels that are kept: no name in Kubernetes is longer.
+fn cut(text: &str) -> &str {
+    match text.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+const LONGEST_NAME: usize = 253;

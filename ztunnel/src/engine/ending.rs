@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How tunnels and flows end: everybody who has part in one is told, once, and account and log get it.
 
+use std::time::Duration;
+
 use hbone::{ErrorCode, StreamId};
 
 use super::account::{Denied, Reporter};
@@ -95,10 +97,7 @@ impl Worker {
     /// What a stream's flow makes of the end of its tunnel.
     fn tunnel_lost(&mut self, key: Key<Flow>, failure: &Failure) {
         let Some(flow) = self.flows.get(key) else { return };
-        if flow.to_app.source == Source::Ended && flow.to_far.sink == Sink::Finished {
-            // Everything went through; all that is left is between us and the application.
-            return self.queue_flow(key);
-        }
+        // Everything the peer had to say is here; what is left is between us and the application.
         if flow.to_app.source == Source::Ended && matches!(flow.stage, Stage::Open) {
             return self.orphan(key);
         }
@@ -115,7 +114,8 @@ impl Worker {
     /// The one end of every flow: both sides are told, account and log get it.
     pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
         let Some(flow) = self.flows.remove(key) else { return };
-        let Flow { site, origin, stage, app, far, story, .. } = flow;
+        let Flow { site, origin, stage, app, far, story, orphaned, .. } = flow;
+        self.orphaned -= orphaned;
         let is_complete = matches!(ending, Ending::Complete);
         match far {
             Far::Stream { tunnel, id } => self.end_stream(tunnel, id, &stage, &ending),
@@ -179,13 +179,22 @@ impl Worker {
     /// The far side has sent everything and is gone: the application has until its own end to take that. As with TCP, what it sends
     /// from now on is answered by a reset; to reset it at once could take back what it has not read yet.
     pub(super) fn orphan(&mut self, key: Key<Flow>) {
+        let deadline = self.now + SEEN_OFF_WITHIN;
         let Some(flow) = self.flows.get_mut(key) else { return };
+        // What waits for the application was charged to its tunnel's stream, which is no more.
+        let held = flow.to_app.queue.len();
+        if self.orphaned + held > self.options.limits.tunnel_bytes {
+            return self.end_flow(key, Ending::Reset);
+        }
+        flow.orphaned = held;
+        self.orphaned += held;
         let far = std::mem::replace(&mut flow.far, Far::Nothing);
         let stage = Stage::Open;
         flow.to_far.sink = Sink::Gone;
         if let Far::Stream { tunnel, id } = far {
             self.end_stream(tunnel, id, &stage, &Ending::Complete);
         }
+        self.set_flow_deadline(key, deadline);
         self.queue_flow(key);
     }
 
@@ -223,5 +232,7 @@ impl Worker {
     }
 }
 
+/// How long an application may take for what it has not read when the far side is gone.
+const SEEN_OFF_WITHIN: Duration = Duration::from_secs(60);
 /// What is looked at of bytes nobody wants.
 const GLANCE: usize = 8 * 1024;

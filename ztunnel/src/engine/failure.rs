@@ -48,6 +48,8 @@ pub(super) enum Failure {
     NotReady(Duration),
     #[error("too many handshakes under way for this pod; check who connects to port 15008")]
     TooManyHandshakes,
+    #[error("too many connections of this pod or node; check who opens them, and the limit on open files")]
+    TooManyConnections,
     #[error("h2 failed: {0}")]
     Hbone(Arc<ConnectionError>),
     #[error("h2 failed: {0}")]
@@ -124,6 +126,7 @@ impl Failure {
             | Self::OverBudget(_)
             | Self::Status(_)
             | Self::AnswerTimeout(_)
+            | Self::TooManyConnections
             | Self::SelfCall
             | Self::BadRequest(_) => Flag::Connect,
         }

@@ -34,6 +34,8 @@ pub(super) struct Flow {
     pub(super) story: Story,
     /// When the stage has taken too long.
     pub(super) deadline: Option<Instant>,
+    /// Bytes that waited for the application when the far side went.
+    pub(super) orphaned: usize,
     /// Whether it is in the queue of flows to be moved.
     pub(super) is_queued: bool,
     /// Whether it is among those its tunnel tells when it can be written to again.
@@ -188,6 +190,7 @@ pub(super) struct Socket {
     readable: bool,
     writable: bool,
     hung_up: bool,
+    broken: bool,
 }
 
 /// The outcome of a read.
@@ -208,18 +211,19 @@ pub(super) enum Wrote {
 impl Socket {
     /// An accepted or connected socket can be written to; whether there is something to read, epoll says when it is added.
     pub(super) fn connected(stream: Stream) -> Self {
-        Self { stream, readable: false, writable: true, hung_up: false }
+        Self { stream, readable: false, writable: true, hung_up: false, broken: false }
     }
 
     /// One that is being connected says when it is ready.
     pub(super) fn connecting(stream: Stream) -> Self {
-        Self { stream, readable: false, writable: false, hung_up: false }
+        Self { stream, readable: false, writable: false, hung_up: false, broken: false }
     }
 
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.readable |= readiness.readable;
         self.writable |= readiness.writable;
         self.hung_up |= readiness.hung_up;
+        self.broken |= readiness.broken;
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -228,6 +232,11 @@ impl Socket {
 
     pub(super) fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// It was reset. Reading finds that too, behind what came before; who cannot read must ask.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn is_readable(&self) -> bool {
@@ -306,6 +315,11 @@ impl Queue {
         self.chunks.is_empty()
     }
 
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum::<usize>() - self.taken
+    }
+
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
         if let Some(last) = self.chunks.back_mut() {
             let fits = (CHUNK - last.len().min(CHUNK)).min(bytes.len());
@@ -336,8 +350,7 @@ impl Queue {
 
     /// Throws everything away; answers how many of the bytes were somebody's.
     pub(super) fn discard(&mut self) -> usize {
-        let all = self.chunks.iter().map(Vec::len).sum::<usize>() - self.taken;
-        self.take(all)
+        self.take(self.len())
     }
 
     fn take(&mut self, count: usize) -> usize {

@@ -34,10 +34,15 @@ impl Worker {
             to_far: Way::default(),
             story: Story::Early { source: peer, destination: local },
             deadline: None,
+            orphaned: 0,
             is_queued: false,
             is_waiting: false,
         });
         tunnel.bind(id, key);
+        let is_full = self.flows.get(key).is_some_and(|flow| self.is_full(&flow.site));
+        if is_full {
+            return self.fail_flow(key, Failure::TooManyConnections);
+        }
         self.admit_stream(key, request);
     }
 

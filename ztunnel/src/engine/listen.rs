@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::account::Denied;
+use super::account::{Denied, Reporter};
 use super::command::{CloseHow, Done, Opening, Role};
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Origin, Socket, Stage, Story, Waiting, Way};
@@ -82,6 +82,12 @@ impl Worker {
             }
         };
         let Ok(destination) = destination else { return };
+        if self.is_full(&site) {
+            let reporter = if role == Role::Outbound { Reporter::Source } else { Reporter::Destination };
+            let error = Failure::TooManyConnections.to_string();
+            self.log_denied(&Denied { reporter, source: peer, destination, error: &error });
+            return stream.reset();
+        }
         if role == Role::Inbound {
             return self.accept_tunnel(site, stream, peer, destination);
         }
@@ -101,6 +107,7 @@ impl Worker {
             to_far: Way::default(),
             story: Story::Early { source: peer, destination },
             deadline: None,
+            orphaned: 0,
             is_queued: false,
             is_waiting: false,
         });
@@ -112,6 +119,11 @@ impl Worker {
             Ok(()) => self.resume_flow(key),
             Err(error) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
         }
+    }
+
+    /// Whether a pod, or all of them, have all the connections they may have.
+    pub(super) fn is_full(&self, site: &Site) -> bool {
+        site.live.get() >= self.most_per_site || self.flows.len() + self.tunnels.len() >= self.most
     }
 
     /// Says why a connection came to nothing before it was known what it was.

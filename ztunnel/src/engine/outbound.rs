@@ -14,7 +14,7 @@ use rand::RngExt;
 
 use super::account::{Ends, Record};
 use super::failure::{Failure, Status};
-use super::flow::{Far, Flow, Judged, Socket, Stage, Story, Told, Waiting};
+use super::flow::{Ending, Far, Flow, Judged, Socket, Stage, Story, Told, Waiting};
 use super::pool::CheckOut;
 use super::site::{Phase as SitePhase, Site};
 use super::table::Key;
@@ -183,6 +183,17 @@ impl Worker {
         }
     }
 
+    /// The peer has said how many streams it takes.
+    pub(super) fn limit_streams(&mut self, key: Key<Tunnel>) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let Tunnel { site, end: End::Client(pool_key), phase: Phase::Open(session), .. } = tunnel else { return };
+        let room = session.connection.request_room();
+        if room > 0 {
+            let most = session.connection.open_streams() + room;
+            site.pool.borrow_mut().limit(pool_key, key, most);
+        }
+    }
+
     /// Opens a stream for a flow on a tunnel that counts it already.
     fn ask(&mut self, key: Key<Flow>, tunnel_key: Key<Tunnel>) {
         let now = self.now;
@@ -253,12 +264,17 @@ impl Worker {
         if hop.retries == 0 {
             return false;
         }
-        if let Far::Stream { tunnel, id } = std::mem::replace(&mut flow.far, Far::Nothing)
-            && let Some(tunnel) = self.tunnels.get_mut(tunnel)
+        let (site, pool_key) = (flow.site.clone(), hop.key.clone());
+        flow.deadline = None;
+        if let Far::Stream { tunnel: tunnel_key, id } = std::mem::replace(&mut flow.far, Far::Nothing)
+            && let Some(tunnel) = self.tunnels.get_mut(tunnel_key)
         {
             tunnel.unbind(id);
+            // Whoever refused one stream is not asked for the next: the second try goes elsewhere.
+            site.pool.borrow_mut().withdraw(&pool_key, tunnel_key);
+            self.tunnel_goes_away(tunnel_key);
         }
-        flow.deadline = None;
+        let Some(flow) = self.flows.get_mut(key) else { return true };
         if let Stage::Asked(mut hop) = std::mem::replace(&mut flow.stage, Stage::Parked(Waiting::Outbound)) {
             hop.retries -= 1;
             self.enter_tunnel(key, hop);
@@ -286,6 +302,9 @@ impl Worker {
             return;
         }
         let failure = match &flow.stage {
+            Stage::Open if matches!(flow.far, Far::Nothing) && !flow.to_app.queue.is_empty() => {
+                return self.end_flow(key, Ending::Reset);
+            }
             Stage::Open => return,
             Stage::Parked(Waiting::Certificate(hop)) => Failure::Certificate {
                 identity: hop.key.identity.clone(),

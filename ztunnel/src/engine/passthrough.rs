@@ -155,6 +155,8 @@ fn carry(way: &mut Way, from: &mut Socket, to: &mut Socket, buffer: &mut Buffer)
             Read::Broken(_) => carried.is_broken = true,
         }
     }
+    // Who cannot read does not find the reset by reading.
+    carried.is_broken |= from.is_broken() && (way.source == Source::Ended || !way.queue.is_empty());
     if way.owes_end() {
         // If this fails the peer has gone, which reading will find.
         let _ = to.stream().finish();
@@ -166,8 +168,8 @@ fn carry(way: &mut Way, from: &mut Socket, to: &mut Socket, buffer: &mut Buffer)
 /// A sink that takes nothing any more. What its peer sent before is still worth delivering, so the end is left to be found by reading.
 fn lose(way: &mut Way, to: &mut Socket) {
     way.sink = Sink::Gone;
-    to.note(Readiness { readable: true, writable: true, hung_up: true });
+    to.note(Readiness { readable: true, writable: true, hung_up: true, broken: false });
 }
 
-/// What is read at once.
-const READ: usize = 256 * 1024;
+/// What is read at once, hence the most that waits for a slow sink.
+const READ: usize = 64 * 1024;

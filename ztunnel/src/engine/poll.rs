@@ -31,6 +31,8 @@ pub(super) struct Readiness {
     pub(super) writable: bool,
     /// The other end has finished or broken: a short read does not mean that nothing more will come.
     pub(super) hung_up: bool,
+    /// It was reset, or has an error.
+    pub(super) broken: bool,
 }
 
 pub(super) struct Poll {
@@ -77,11 +79,12 @@ impl Poll {
     pub(super) fn event(&self, index: usize) -> Option<(Token, Readiness)> {
         let event = self.events.get(index)?;
         let flags = event.events();
-        let broken = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
-        let hung_up = broken || flags.contains(EpollFlags::EPOLLRDHUP);
+        let broken = flags.contains(EpollFlags::EPOLLERR);
+        let closed = broken || flags.contains(EpollFlags::EPOLLHUP);
+        let hung_up = closed || flags.contains(EpollFlags::EPOLLRDHUP);
         let readable = hung_up || flags.contains(EpollFlags::EPOLLIN);
-        let writable = broken || flags.contains(EpollFlags::EPOLLOUT);
-        Some((Token::from_bits(event.data())?, Readiness { readable, writable, hung_up }))
+        let writable = closed || flags.contains(EpollFlags::EPOLLOUT);
+        Some((Token::from_bits(event.data())?, Readiness { readable, writable, hung_up, broken }))
     }
 }
 

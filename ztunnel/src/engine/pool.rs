@@ -35,6 +35,8 @@ struct Entry<T, W, E> {
 struct Member<T> {
     tunnel: T,
     streams: usize,
+    /// How many it takes.
+    limit: usize,
     asked: Instant,
 }
 
@@ -64,14 +66,13 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
 
     /// Asks for a tunnel.
     pub(super) fn check_out(&mut self, now: Instant, key: &K, waiter: W) -> CheckOut<T, E> {
-        let limit = self.limits.streams;
         if !self.keys.contains_key(key) {
             self.keys.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Dial::No, asked: now });
         }
         let Some(entry) = self.keys.get_mut(key) else { return CheckOut::Wait };
         entry.asked = now;
         // The fullest with room, so that the others can fall idle.
-        let with_room = entry.tunnels.iter_mut().filter(|member| member.streams < limit);
+        let with_room = entry.tunnels.iter_mut().filter(|member| member.streams < member.limit);
         if let Some(member) = with_room.max_by_key(|member| member.streams) {
             member.streams += 1;
             member.asked = now;
@@ -100,7 +101,7 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
             Dial::No | Dial::Failed { .. } => VecDeque::new(),
         };
         let ready: Vec<W> = waiters.drain(..waiters.len().min(limit)).collect();
-        entry.tunnels.push(Member { tunnel, streams: ready.len(), asked: now });
+        entry.tunnels.push(Member { tunnel, streams: ready.len(), limit, asked: now });
         let again = !waiters.is_empty();
         if again {
             entry.dial = Dial::Running(waiters);
@@ -121,6 +122,15 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
     pub(super) fn forget(&mut self, key: &K, waiter: &W) {
         if let Some(Entry { dial: Dial::Running(waiters), .. }) = self.keys.get_mut(key) {
             waiters.retain(|other| other != waiter);
+        }
+    }
+
+    /// A tunnel's peer takes that many streams; never more than the pool puts on one.
+    pub(super) fn limit(&mut self, key: &K, tunnel: T, streams: usize) {
+        let most = self.limits.streams;
+        let members = self.keys.get_mut(key).into_iter().flat_map(|entry| &mut entry.tunnels);
+        for member in members.filter(|member| member.tunnel == tunnel) {
+            member.limit = streams.min(most);
         }
     }
 
@@ -223,6 +233,15 @@ mod tests {
         pool.withdraw(&"a", 10);
         assert_eq!(pool.check_out(now, &"a", 2), CheckOut::Dial);
         pool.check_in(&"a", 10);
+    }
+
+    #[test]
+    fn a_peer_that_takes_fewer_streams_gets_fewer() {
+        let (mut pool, now) = pool();
+        pool.check_out(now, &"a", 1);
+        pool.connected(now, &"a", 10);
+        pool.limit(&"a", 10, 1);
+        assert_eq!(pool.check_out(now, &"a", 2), CheckOut::Dial);
     }
 
     #[test]

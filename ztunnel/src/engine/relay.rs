@@ -41,8 +41,7 @@ impl Worker {
             Event::Refused { number, code, reason } => {
                 tracing::debug!(stream = number, %code, reason, "refused a stream of a peer");
             }
-            // Streams are only asked for when somebody wants one, and then the room is looked at.
-            Event::Settings => {}
+            Event::Settings => self.limit_streams(key),
         }
     }
 
@@ -101,7 +100,7 @@ impl Worker {
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.to_app.sink = Sink::Gone;
         if let Some(app) = &mut flow.app {
-            app.note(Readiness { readable: true, writable: true, hung_up: true });
+            app.note(Readiness { readable: true, writable: true, hung_up: true, broken: false });
         }
         self.queue_flow(key);
     }
@@ -166,7 +165,7 @@ impl Worker {
                 Wrote::Nothing => break,
                 Wrote::Broken(_) => {
                     way.sink = Sink::Gone;
-                    app.note(Readiness { readable: true, writable: true, hung_up: true });
+                    app.note(Readiness { readable: true, writable: true, hung_up: true, broken: false });
                 }
             }
         }
@@ -190,10 +189,17 @@ impl Worker {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(app) = &mut flow.app else { return };
         if flow.to_far.source == Source::Ended || !app.is_readable() {
+            // Nothing will be read any more that could find the reset.
+            if app.is_broken() {
+                self.end_flow(key, Ending::Reset);
+            }
             return;
         }
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
         if !tunnel.sealed.is_empty() {
+            if app.is_broken() {
+                return self.end_flow(key, Ending::Reset);
+            }
             if !flow.is_waiting {
                 flow.is_waiting = true;
                 tunnel.waiting.push(key);
@@ -216,6 +222,9 @@ impl Worker {
         let capacity = session.connection.send_capacity(id).min(room - HEADER);
         if capacity == 0 {
             // The core says when there is some again. Whether the application has broken meanwhile epoll says.
+            if app.is_broken() {
+                self.end_flow(key, Ending::Reset);
+            }
             return;
         }
         match app.read(&mut frames.room_mut()[HEADER..HEADER + capacity]) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::labels::{Labels, Reporter};
+use crate::decide::Party;
 
 /// The sum of a series over all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +97,8 @@ pub(crate) struct Book {
     accounts: Arc<Accounts>,
     known: HashMap<Arc<Labels>, Entry>,
     next_sweep: Option<Instant>,
+    /// How many of them are told apart by what a peer's baggage said.
+    described: usize,
 }
 
 struct Entry {
@@ -109,7 +112,7 @@ pub(crate) struct Handle(Arc<Cells>);
 
 impl Book {
     pub(crate) fn new(accounts: Arc<Accounts>) -> Self {
-        Self { accounts, known: HashMap::new(), next_sweep: None }
+        Self { accounts, known: HashMap::new(), next_sweep: None, described: 0 }
     }
 
     pub(crate) fn accounts(&self) -> &Accounts {
@@ -117,11 +120,19 @@ impl Book {
     }
 
     /// The handle of a label set.
-    pub(crate) fn handle(&mut self, now: Instant, labels: Labels) -> Handle {
+    pub(crate) fn handle(&mut self, now: Instant, mut labels: Labels) -> Handle {
         self.next_sweep.get_or_insert(now + EXPIRY);
         if let Some(entry) = self.known.get_mut(&labels) {
             entry.used = now;
             return Handle(entry.cells.clone());
+        }
+        // Peers choose what baggage says: only so many of their inventions become series of their own.
+        if matches!(labels.traffic.source, Party::Described(_)) {
+            if self.described >= MOST_DESCRIBED {
+                labels.traffic.source = Party::Unknown;
+                return self.handle(now, labels);
+            }
+            self.described += 1;
         }
         let labels = Arc::new(labels);
         let cells = Arc::new(Cells {
@@ -150,6 +161,8 @@ impl Book {
         if !gone.is_empty() {
             self.known.retain(|_, entry| !gone.iter().any(|cells| Arc::ptr_eq(cells, &entry.cells)));
             self.accounts.remove(&gone);
+            let is_described = |labels: &&Arc<Labels>| matches!(labels.traffic.source, Party::Described(_));
+            self.described = self.known.keys().filter(is_described).count();
         }
         self.next_sweep = (!self.known.is_empty()).then(|| now + EXPIRY / 4);
     }
@@ -185,6 +198,8 @@ fn add(cell: &AtomicU64, count: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
 }
 
+/// Series per thread whose source is known from baggage only.
+const MOST_DESCRIBED: usize = 1000;
 /// How long an unused series is kept: several scrapes of any usual interval.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
@@ -192,7 +207,7 @@ const EXPIRY: Duration = Duration::from_secs(3600);
 mod tests {
     use super::super::labels::Flag;
     use super::*;
-    use crate::decide::{Described, Party, Security, Traffic};
+    use crate::decide::{Described, Security, Traffic};
 
     fn labels(workload: &str) -> Labels {
         let source = Party::Described(Arc::new(Described { workload_name: workload.into(), ..Described::default() }));
@@ -223,6 +238,16 @@ mod tests {
         assert_eq!(plain.totals, Totals { opened: 2, received: 10, ..Totals::default() });
         let denied = series.iter().find(|series| series.labels.flag == Flag::Deny).unwrap();
         assert_eq!(denied.totals, Totals { closed: 2, failed: 2, ..Totals::default() });
+    }
+
+    #[test]
+    fn what_peers_invent_becomes_one_series_in_the_end() {
+        let accounts = Arc::new(Accounts::default());
+        let mut book = Book::new(accounts.clone());
+        for number in 0..MOST_DESCRIBED * 2 {
+            book.handle(Instant::now(), labels(&number.to_string())).opened();
+        }
+        assert_eq!(accounts.series().len(), MOST_DESCRIBED + 1);
     }
 
     #[test]

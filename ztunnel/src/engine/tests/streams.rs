@@ -211,6 +211,24 @@ fn a_reader_that_stalls_does_not_stall_its_neighbours() {
 }
 
 #[test]
+fn a_reset_is_carried_although_nobody_reads() {
+    let world = World::start("");
+    let (_held, hold) = mpsc::channel::<()>();
+    let hold = std::sync::Mutex::new(hold);
+    let stalled = world.application(move |stream| {
+        let _ = hold.lock().unwrap().recv();
+        drop(stream);
+    });
+    abort(fill(world.connect(stalled)));
+    let closed = || world.server.totals(Reporter::Destination).closed;
+    wait_for(
+        "end on both nodes",
+        || closed() == 1 && world.client.totals(Reporter::Source).closed == 1,
+        || world.client.log(),
+    );
+}
+
+#[test]
 fn what_is_not_in_the_mesh_is_reached_in_plaintext() {
     let world = World::start("");
     let outside = serve_at(world.host(200), echo);
