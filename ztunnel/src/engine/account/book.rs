@@ -4,7 +4,7 @@
 //!
 //! Series nobody has used for a while are dropped, so that short-lived destinations do not stay for ever.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,9 +86,9 @@ impl Accounts {
         self.sheets.lock().unwrap_or_else(PoisonError::into_inner).push(cells);
     }
 
-    fn remove(&self, gone: &[Arc<Cells>]) {
+    fn remove(&self, gone: &HashSet<*const Cells>) {
         let mut sheets = self.sheets.lock().unwrap_or_else(PoisonError::into_inner);
-        sheets.retain(|cells| !gone.iter().any(|other| Arc::ptr_eq(cells, other)));
+        sheets.retain(|cells| !gone.contains(&Arc::as_ptr(cells)));
     }
 }
 
@@ -157,9 +157,11 @@ impl Book {
     pub(crate) fn sweep(&mut self, now: Instant) {
         // Two holders are this book and the accounts; a third is a connection.
         let stale = |entry: &Entry| Arc::strong_count(&entry.cells) <= 2 && now.duration_since(entry.used) >= EXPIRY;
-        let gone: Vec<_> = self.known.values().filter(|entry| stale(entry)).map(|entry| entry.cells.clone()).collect();
-        if !gone.is_empty() {
-            self.known.retain(|_, entry| !gone.iter().any(|cells| Arc::ptr_eq(cells, &entry.cells)));
+        let stale: Vec<_> = self.known.values().filter(|entry| stale(entry)).map(|entry| entry.cells.clone()).collect();
+        if !stale.is_empty() {
+            // `stale` keeps them alive, so none of these addresses means anything else meanwhile.
+            let gone: HashSet<_> = stale.iter().map(Arc::as_ptr).collect();
+            self.known.retain(|_, entry| !gone.contains(&Arc::as_ptr(&entry.cells)));
             self.accounts.remove(&gone);
             let is_described = |labels: &&Arc<Labels>| matches!(labels.traffic.source, Party::Described(_));
             self.described = self.known.keys().filter(is_described).count();
