@@ -77,8 +77,9 @@ impl Budget {
         self.0.limit
     }
 
-    /// Charges here and all the way up, or nowhere.
-    pub(crate) fn charge(&self, bytes: usize) -> Result<(), OverBudget> {
+    /// Charges here and all the way up, or nowhere: for bytes that wait outside of a connection, such as those of a stream whose
+    /// connection has gone. What was granted is to be given back by [`Self::refund`].
+    pub fn charge(&self, bytes: usize) -> Result<(), OverBudget> {
         let account = &self.0;
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= account.limit);
         // The counter guards no other memory, so no ordering is needed.
@@ -126,8 +127,8 @@ impl Budget {
         self.lower(bytes, |account| &account.promised);
     }
 
-    /// Gives back what was charged.
-    pub(crate) fn refund(&self, bytes: usize) {
+    /// Gives back what [`Self::charge`] granted.
+    pub fn refund(&self, bytes: usize) {
         self.lower(bytes, |account| &account.used);
     }
 

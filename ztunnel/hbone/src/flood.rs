@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub enum Kind {
     /// Streams reset by the peer before they were answered ("rapid reset").
     Resets,
-    /// Faults that made us reset a stream or answer a dead one.
+    /// Faults that made us reset a stream, answer a dead one, or refuse a request that is no usable CONNECT.
     Faults,
     /// PING.
     Pings,
@@ -49,7 +49,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resets => "streams reset before their answer (rapid reset)",
-            Self::Faults => "stream faults",
+            Self::Faults => "stream faults and unusable requests",
             Self::Pings => "PING frames",
             Self::Settings => "SETTINGS",
             Self::WindowUpdates => "WINDOW_UPDATE frames",

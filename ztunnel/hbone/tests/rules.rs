@@ -396,6 +396,18 @@ fn requests_that_are_only_useless_get_an_answer() {
 }
 
 #[test]
+fn faults_that_only_the_caller_sees_count_as_well() {
+    let mut peer = Peer::client();
+    let now = peer.now;
+    for _ in 0..128 {
+        peer.end.conn.fault_found(now).unwrap();
+    }
+    assert_eq!(peer.end.conn.fault_found(now), Err(ConnectionError::Flood(FloodKind::Faults)));
+    assert!(peer.end.conn.is_going_away(), "a GOAWAY is queued");
+    assert_eq!(peer.end.conn.fault_found(now), Ok(()), "over is over");
+}
+
+#[test]
 fn telemetry_headers_never_make_a_request_fail() {
     let mut peer = Peer::client();
     let odd = [
@@ -585,6 +597,8 @@ fn floods_end_in_a_go_away_that_says_which() {
     };
     assert_eq!(flood(FloodKind::Faults, &induced), 128);
     assert_eq!(flood(FloodKind::Faults, &|n| frame(HEADERS, END_HEADERS, number(n), &[])), 128);
+    let useless = fields(&[(":method", "CONNECT"), (":authority", "10.0.0.2")]);
+    assert_eq!(flood(FloodKind::Faults, &|n| frame(HEADERS, END_HEADERS, number(n), &useless)), 128);
     let empty = |n| match n {
         0 => frame(HEADERS, END_HEADERS, 1, &connect()),
         _ => frame(DATA, 0, 1, &[]),
@@ -635,13 +649,14 @@ fn a_peer_that_does_not_read_cannot_make_us_queue() {
     }
     assert!(matches!(server.error, Some(ConnectionError::ControlBacklog { queued }) if queued < 70_000));
 
-    // Nor by making us refuse requests.
+    // Nor by making us refuse requests, at the rate that is allowed for ever.
     let mut server = End::server(now);
     server.accept = false;
     server.read(now, &greeting);
     let bad = fields(&[(":method", "CONNECT"), (":authority", "nowhere")]);
     for n in 0..50_000 {
         server.read(now, &frame(HEADERS, END_HEADERS, 2 * n + 1, &bad));
+        now += Duration::from_secs(1) / 16;
         if server.error.is_some() {
             break;
         }

@@ -240,6 +240,15 @@ impl Connection {
         Ok(Event::Reset { stream, code, reason: ResetReason::Fault(reason) })
     }
 
+    /// The caller has found a fault of the peer that only it can see, such as a request for an address that is not its own. It
+    /// counts like those found here; an error ends the connection as one from [`Self::next_event`] does.
+    pub fn fault_found(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        if self.life == Life::Ended {
+            return Ok(());
+        }
+        self.spend(Kind::Faults, now).map_err(|error| self.fail(error))
+    }
+
     fn reset_received<'i>(
         &mut self,
         now: Instant,

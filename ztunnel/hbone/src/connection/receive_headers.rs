@@ -75,9 +75,6 @@ impl Connection {
             self.spend(kind, now)?;
             return Ok(Some(self.refuse(number, ErrorCode::REFUSED_STREAM, "too many streams on this connection")));
         }
-        if !within {
-            self.spend(Kind::Noise, now)?;
-        }
         let requested = match fields.finish() {
             _ if !within => Requested::Bad { status: 431, reason: "the header list is over the limit" },
             Ok(requested) => requested,
@@ -86,6 +83,10 @@ impl Connection {
                 return Ok(Some(self.refuse(number, ErrorCode::PROTOCOL_ERROR, malformed.0)));
             }
         };
+        if let Requested::Bad { .. } = requested {
+            // Each is answered and told to the caller, who may log it: no proxy sends many.
+            self.spend(Kind::Faults, now)?;
+        }
         let stream = self.insert(now, number, Half::Waiting, Half::Open);
         self.input.reading.ended = end.then_some(stream);
         Ok(Some(match requested {
