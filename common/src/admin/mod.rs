@@ -23,10 +23,13 @@
 //! ```
 //!
 //! **Hostile clients** (ztunnel.md M-01): a head that does not arrive within two seconds or does not fit into 8 KiB ends the connection, so does a body that is
-//! slow or longer than 64 KiB and an answer that nobody reads for ten seconds; each server has at most 128 connections, further ones wait in the backlog.
+//! slow or longer than 64 KiB and an answer that nobody reads for ten seconds. Each server has at most 128 connections; one more takes the place of the client that made no
+//! progress for longest, so that nobody waits behind clients that only sit there. Over TCP four requests are answered at once, and answers that are not read yet have at
+//! most 64 MiB together: pages are made on the thread that does the rest of the control side's work.
 
 mod exchange;
 mod patience;
+mod places;
 mod routes;
 mod server;
 mod standard;

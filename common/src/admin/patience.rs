@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A stream whose reader may not stand still for ever: a write that makes no progress for a while fails.
+//! A stream whose reader may not stand still for ever: a write that makes no progress for a while fails, and one that does is told of.
 
 use std::io;
 use std::pin::Pin;
@@ -10,17 +10,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Wraps a stream.
-pub(super) struct Patience<S> {
+pub(super) struct Patience<S, P> {
     stream: S,
     limit: Duration,
+    progress: P,
     /// Set while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patience<S> {
-    /// Writes may wait for `limit`.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+impl<S, P: FnMut()> Patience<S, P> {
+    /// Writes may wait for `limit`; `progress` is called when bytes were taken.
+    pub(super) fn new(stream: S, limit: Duration, progress: P) -> Self {
+        Self { stream, limit, progress, waiting: None }
+    }
+
+    fn told(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            (self.progress)();
+        }
+        written
     }
 
     fn limited<T>(
@@ -41,7 +49,7 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Patience<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -51,9 +59,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin, P: FnMut() + Unpin> AsyncWrite for Patience<S, P> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.limited(context, |stream, context| Pin::new(stream).poll_write(context, bytes))
+        let written = self.limited(context, |stream, context| Pin::new(stream).poll_write(context, bytes));
+        self.told(written)
     }
 
     fn poll_write_vectored(
@@ -61,7 +70,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.limited(context, |stream, context| Pin::new(stream).poll_write_vectored(context, slices))
+        let written = self.limited(context, |stream, context| Pin::new(stream).poll_write_vectored(context, slices));
+        self.told(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -85,7 +95,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_nobody_reads_fails_and_one_that_is_read_slowly_does_not() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut near = Patience::new(near, Duration::from_secs(10));
+        let mut steps = 0;
+        let mut near = Patience::new(near, Duration::from_secs(10), || steps += 1);
         let slow_reader = async {
             for _ in 0..5 {
                 sleep(Duration::from_secs(9)).await;
@@ -98,5 +109,7 @@ mod tests {
         let before = Instant::now();
         assert_eq!(near.write_all(&[0]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(before.elapsed(), Duration::from_secs(10));
+        drop(near);
+        assert_eq!(steps, 6, "of four bytes each");
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::exchange::{Peer, Request, Response, parse_query};
 use super::patience::Patience;
+use super::places::{Place, Places};
 use super::routes::Routes;
 use crate::lifecycle::{Drain, Tasks};
 
@@ -50,7 +51,9 @@ enum Listener {
 struct Shared {
     routes: Routes,
     limits: Limits,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
+    /// How many requests are answered at once.
+    desks: Semaphore,
 }
 
 /// What a client may spend (ztunnel.md M-01 for head and buffer).
@@ -61,6 +64,8 @@ struct Limits {
     stalled: Duration,
     body_bytes: usize,
     connections: usize,
+    at_once: usize,
+    answer_bytes: usize,
 }
 
 const LIMITS: Limits = Limits {
@@ -69,6 +74,8 @@ const LIMITS: Limits = Limits {
     stalled: Duration::from_secs(10),
     body_bytes: 64 * 1024,
     connections: 128,
+    at_once: 4,
+    answer_bytes: 64 << 20,
 };
 const BUFFER_BYTES: usize = 8 * 1024;
 /// After a failed accept, which most often means that the process is out of file descriptors.
@@ -87,13 +94,15 @@ impl Server {
     /// Serves a Unix socket the caller has bound.
     ///
     /// Here, unlike over TCP, a client that closes its side before it has its answer has given up, and the future of its route is dropped.
+    /// Every client may wait for its answer at the same time: who may connect at all is decided by the socket's mode.
     pub fn on_unix(name: &'static str, listener: UnixListener, routes: Routes) -> Self {
-        Self::of(name, vec![Listener::Unix(listener)], routes, LIMITS)
+        Self::of(name, vec![Listener::Unix(listener)], routes, Limits { at_once: LIMITS.connections, ..LIMITS })
     }
 
     fn of(name: &'static str, listeners: Vec<Listener>, routes: Routes, limits: Limits) -> Self {
-        let slots = Arc::new(Semaphore::new(limits.connections));
-        Self { name, listeners, shared: Arc::new(Shared { routes, limits, slots }) }
+        let places = Arc::new(Places::new(name, limits.connections, limits.answer_bytes));
+        let desks = Semaphore::new(limits.at_once);
+        Self { name, listeners, shared: Arc::new(Shared { routes, limits, places, desks }) }
     }
 
     /// The TCP addresses it is bound to.
@@ -174,47 +183,57 @@ struct Acceptor {
 impl Acceptor {
     async fn accept(&self, listener: &Listener) -> Infallible {
         loop {
-            // Fails only once the semaphore is closed, and nobody closes it.
-            let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
-            let accepted = match listener {
-                Listener::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
-                    let _ = stream.set_nodelay(true);
-                    self.start(slot, stream, Peer::Tcp(address));
-                }),
-                Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                    self.start(slot, stream, Peer::Unix { uid });
-                }),
+            let failed = match listener {
+                Listener::Tcp(listener) => match listener.accept().await {
+                    Ok((stream, address)) => {
+                        let _ = stream.set_nodelay(true);
+                        self.start(self.shared.places.take().await, stream, Peer::Tcp(address));
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
+                Listener::Unix(listener) => match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                        self.start(self.shared.places.take().await, stream, Peer::Unix { uid });
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
             };
-            if let Err(error) = accepted {
+            if let Some(error) = failed {
                 tracing::warn!(server = self.name, error = &error as &dyn std::error::Error, "cannot accept");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    fn start<S>(&self, slot: impl Send + 'static, stream: S, peer: Peer)
+    fn start<S>(&self, place: Place, stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
         let hold = drain.hold(self.name);
         self.tasks.spawn(self.name, async move {
-            let _kept_until_the_end = (slot, hold);
-            serve_connection(&shared, stream, peer, &drain).await;
+            let _kept_until_the_end = hold;
+            serve_connection(&shared, Arc::new(place), (stream, peer), &drain).await;
         });
     }
 }
 
-async fn serve_connection<S>(shared: &Arc<Shared>, stream: S, peer: Peer, drain: &Drain)
+async fn serve_connection<S>(shared: &Arc<Shared>, place: Arc<Place>, (stream, peer): (S, Peer), drain: &Drain)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let here = &place;
     let service = service_fn(|request: http::Request<Incoming>| async move {
         let (head, body) = request.into_parts();
-        Ok::<_, Infallible>(into_hyper(respond(shared, head, body, peer).await))
+        let answer = respond(shared, here, head, body, peer).await;
+        here.answered(answer.body.len());
+        Ok::<_, Infallible>(into_hyper(answer))
     });
-    let stream = TokioIo::new(Patience::new(stream, shared.limits.stalled));
+    let reading = Arc::clone(&place);
+    let stream = TokioIo::new(Patience::new(stream, shared.limits.stalled, move || reading.progress()));
     // People send a request with `nc` over TCP; whether a program still waits at the other end of a Unix socket has to be known.
     let may_half_close = matches!(peer, Peer::Tcp(_));
     let connection = http1::Builder::new()
@@ -227,6 +246,7 @@ where
     // How a connection ends is the client's business: nothing to report.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = place.given_up() => return,
         () = drain.started() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
@@ -235,7 +255,7 @@ where
     }
 }
 
-async fn respond(shared: &Shared, head: http::request::Parts, body: Incoming, peer: Peer) -> Response {
+async fn respond(shared: &Shared, place: &Place, head: http::request::Parts, body: Incoming, peer: Peer) -> Response {
     if let Some(refusal) = shared.routes.refusal(&head.method, head.uri.path()) {
         return refusal;
     }
@@ -251,6 +271,9 @@ async fn respond(shared: &Shared, head: http::request::Parts, body: Incoming, pe
         Ok(Err(error)) => return Response::failed(StatusCode::BAD_REQUEST, error),
         Err(_) => return Response::failed(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
     };
+    // From here on it is we who take the time.
+    place.begin();
+    let _desk = shared.desks.acquire().await;
     let request = Request {
         method: head.method,
         path: head.uri.path().to_owned(),

@@ -134,20 +134,92 @@ async fn a_head_that_does_not_fit_and_nonsense_are_refused() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_reads_does_not_keep_its_connection() {
-    let world = world(Limits { stalled: Duration::from_millis(200), connections: 1, ..LIMITS }).await;
+    let world = world(Limits { stalled: Duration::from_millis(200), ..LIMITS }).await;
     let mut stalled = world.connect().await;
     stalled.write_all(&get("/big")).await.unwrap();
-    // There is one slot only, so this is answered once the first connection is gone.
-    assert!(world.exchange(&get("/hello")).await.ends_with("hello\n"));
+    let mut first = [0; 12];
+    stalled.read_exact(&mut first).await.unwrap();
+    let ended = async {
+        while world.tasks.running().iter().any(|(name, _)| name == "test") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the connection is still there");
     world.end().await;
 }
 
 #[tokio::test]
-async fn clients_beyond_the_limit_wait_for_their_turn() {
-    let world = world(Limits { connections: 1, head: Duration::from_millis(300), ..LIMITS }).await;
-    let silent = world.connect().await;
-    assert!(world.exchange(&get("/hello")).await.ends_with("hello\n"));
+async fn a_thousand_silent_clients_keep_nobody_waiting() {
+    // Silence would be ended only after minutes here.
+    let patient = Duration::from_secs(600);
+    let world = world(Limits { head: patient, stalled: patient, connections: 8, ..LIMITS }).await;
+    let mut silent = Vec::new();
+    for number in 0..1000 {
+        let mut stream = world.connect().await;
+        // Some are slow rather than silent.
+        if number % 2 == 0 {
+            stream.write_all(b"GET /hello HTTP/1.1\r\nHost:").await.unwrap();
+        }
+        silent.push(stream);
+        if number % 100 == 99 {
+            assert!(world.exchange(&get("/hello")).await.ends_with("hello\n"));
+        }
+    }
+    // All but the last few were sent away.
+    for stream in &mut silent[..900] {
+        rest(stream).await;
+    }
     drop(silent);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn answers_nobody_reads_do_not_pile_up() {
+    let patient = Duration::from_secs(600);
+    let world = world(Limits { stalled: patient, answer_bytes: 64 << 20, ..LIMITS }).await;
+    let mut stalled = Vec::new();
+    for _ in 0..10 {
+        let mut stream = world.connect().await;
+        stream.write_all(&get("/big")).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        stalled.push(stream);
+    }
+    // Two of 32 MiB fit; the others were cut off by those that came after them.
+    for stream in &mut stalled[..8] {
+        assert!(rest(stream).await.len() < 32 << 20);
+    }
+    assert!(rest(&mut stalled[9]).await.len() >= 32 << 20, "the newest is read to its end");
+    drop(stalled);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order_and_wait_for_their_reader() {
+    let world = world(LIMITS).await;
+    let mut stream = world.connect().await;
+    let (mut reading, mut writing) = stream.split();
+    let requests = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
+    let mut answers = Vec::new();
+    let read = async {
+        writing.write_all(&requests).await.unwrap();
+        writing.write_all(&get("/peer")).await.unwrap();
+        writing.shutdown().await.unwrap();
+    };
+    let (_, got) = tokio::join!(read, reading.read_to_end(&mut answers));
+    got.unwrap();
+    let answers = String::from_utf8(answers).unwrap();
+    assert_eq!(answers.matches("\r\n\r\nhello\n").count(), 2000);
+    assert!(answers.rfind("Tcp(127.0.0.1").unwrap() > answers.rfind("hello\n").unwrap());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_open_without_a_request_ends() {
+    let world = world(Limits { head: Duration::from_millis(200), ..LIMITS }).await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(rest(&mut stream).await.ends_with("hello\n"));
     world.end().await;
 }
 
