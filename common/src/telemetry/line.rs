@@ -80,7 +80,7 @@ impl<'a> Line<'a> {
             Format::Plain => {
                 write_time(out, time);
                 append(out, format_args!("\t{level}\t{scope}{spans}\t"));
-                let _ = write!(OneLine(out), "{message}");
+                Escaped::one_line(out).display(&message);
             }
             Format::Json => {
                 append(out, format_args!("{{\"level\":\"{level}\",\"time\":\""));
@@ -97,6 +97,7 @@ impl<'a> Line<'a> {
     /// Appends a text: quoted in both formats.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
+        let (value, lost) = value.split_at(value.floor_char_boundary(LONGEST_VALUE));
         match self.format {
             Format::Plain if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') => {
                 self.out.push(b'"');
@@ -106,6 +107,11 @@ impl<'a> Line<'a> {
             Format::Plain => append(self.out, format_args!("{value:?}")),
             Format::Json => write_json_text(self.out, value),
         }
+        if !lost.is_empty() {
+            let quote = self.out.pop();
+            write_lost(self.out, lost.len());
+            self.out.extend(quote);
+        }
     }
 
     /// Appends what prints without need of quotes, such as an address: bare in plain lines, a string in JSON.
@@ -113,7 +119,7 @@ impl<'a> Line<'a> {
         self.key(key);
         match self.format {
             Format::Plain => {
-                let _ = write!(OneLine(self.out), "{value}");
+                Escaped::one_line(self.out).display(value);
             }
             Format::Json => write_json_display(self.out, value),
         }
@@ -217,32 +223,57 @@ fn append(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 
 fn write_json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let _ = JsonText(out).write_str(text);
+    write_escaped(out, text, is_special_in_json);
     out.push(b'"');
 }
 
 fn write_json_display(out: &mut Vec<u8>, value: &(impl Display + ?Sized)) {
     out.push(b'"');
-    let _ = write!(JsonText(out), "{value}");
+    Escaped { out: &mut *out, is_special: is_special_in_json, left: LONGEST_VALUE, lost: 0 }.display(value);
     out.push(b'"');
 }
 
-/// Keeps a value that prints line breaks from forging a line of its own.
-struct OneLine<'a>(&'a mut Vec<u8>);
+/// The inside of a JSON string (RFC 8259 §7).
+const fn is_special_in_json(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | 0..0x20)
+}
 
-impl fmt::Write for OneLine<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_escaped(self.0, text, |byte| matches!(byte, b'\n' | b'\r'));
-        Ok(())
+fn write_lost(out: &mut Vec<u8>, bytes: usize) {
+    append(out, format_args!("... and {bytes} bytes more"));
+}
+
+/// Keeps what prints itself from breaking the line it stands in, and from going on for ever: peers choose part of it.
+struct Escaped<'a> {
+    out: &'a mut Vec<u8>,
+    is_special: fn(u8) -> bool,
+    left: usize,
+    lost: usize,
+}
+
+impl<'a> Escaped<'a> {
+    /// Without line breaks, which would forge a line, and without what a terminal obeys.
+    const fn one_line(out: &'a mut Vec<u8>) -> Self {
+        const fn is_special(byte: u8) -> bool {
+            byte.is_ascii_control()
+        }
+        Self { out, is_special, left: LONGEST_VALUE, lost: 0 }
+    }
+
+    fn display(mut self, value: &(impl Display + ?Sized)) {
+        let _ = write!(self, "{value}");
+        if self.lost > 0 {
+            write_lost(self.out, self.lost);
+        }
     }
 }
 
-/// The inside of a JSON string (RFC 8259 §7).
-struct JsonText<'a>(&'a mut Vec<u8>);
-
-impl fmt::Write for JsonText<'_> {
+impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_escaped(self.0, text, |byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        let (kept, lost) = text.split_at(text.floor_char_boundary(self.left));
+        write_escaped(self.out, kept, self.is_special);
+        self.lost += lost.len();
+        // Nothing follows what was cut.
+        self.left = if lost.is_empty() { self.left - kept.len() } else { 0 };
         Ok(())
     }
 }
@@ -263,6 +294,10 @@ fn write_escaped(out: &mut Vec<u8>, text: &str, is_special: impl Fn(u8) -> bool)
     }
     out.extend_from_slice(rest);
 }
+
+/// The longest text or printed value of a line, in bytes; what is longer is cut, and says so. What peers send ends up in
+/// lines, and some of them may send megabytes.
+const LONGEST_VALUE: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -344,6 +379,42 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_value_of_many_megabytes_is_cut_and_says_so() {
+        let long = "é".repeat(1 << 20);
+        for format in [Format::Plain, Format::Json] {
+            let mut out = Vec::new();
+            let head = Head { format, time: UNIX_EPOCH, level: Level::WARN, scope: "x" };
+            let mut line = Line::begin(&mut out, head, format_args!("{long}{long}"));
+            line.text("text", &long);
+            line.display("shown", &format_args!("x{long}y"));
+            line.text("quoted", &"\"".repeat(10_000));
+            line.end();
+            assert!(out.len() < 8 * LONGEST_VALUE, "{}", out.len());
+            let text = String::from_utf8(out).unwrap();
+            let end = format!("é... and {} bytes more", (2 << 20) - LONGEST_VALUE);
+            assert!(text.contains(&format!("{end}\"")), "{}", &text[text.len() - 300..]);
+            assert_eq!(text.matches("bytes more").count(), 4);
+            assert!(text.contains(&format!("... and {} bytes more", (4 << 20) - LONGEST_VALUE)));
+            if format == Format::Json {
+                let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert!(object["text"].as_str().unwrap().ends_with(&end));
+                // One byte fewer fits before the cut: characters are kept whole.
+                assert!(object["shown"].as_str().unwrap().ends_with(" bytes more"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_printed_value_cannot_speak_to_the_terminal() {
+        let mut out = Vec::new();
+        let head = Head { format: Format::Plain, time: UNIX_EPOCH, level: Level::WARN, scope: "x" };
+        let mut line = Line::begin(&mut out, head, "a\u{1b}[2Jb");
+        line.display("shown", "c\u{7f}\u{0}d");
+        line.end();
+        assert!(!out[..out.len() - 1].iter().any(|byte| byte.is_ascii_control() && *byte != b'\t'), "{out:?}");
     }
 
     #[test]

@@ -16,9 +16,11 @@ mod handle;
 mod layer;
 mod line;
 mod queue;
+mod seldom;
 
 pub use filter::FilterError;
 #[cfg(test)]
 pub(crate) use handle::detached;
 pub use handle::{Handle, InitError, Options, Sink, init};
 pub use line::{Format, Head, Line};
+pub use seldom::Seldom;
