@@ -114,6 +114,12 @@ pub enum ConnectionError {
         /// The most bytes one block may have.
         limit: usize,
     },
+    /// A header block whose decoded list is several times what is allowed: reading on would cost more than the connection is worth.
+    #[error("header list of many times the {limit} bytes it may have")]
+    HeaderList {
+        /// The most bytes one list may have.
+        limit: usize,
+    },
     /// The peer makes us answer but does not read the answers.
     #[error("{queued} bytes of control frames wait because the peer does not read them")]
     ControlBacklog {
@@ -148,9 +154,11 @@ impl ConnectionError {
             Self::FlowControl(_) => ErrorCode::FLOW_CONTROL_ERROR,
             Self::StreamClosed(_) => ErrorCode::STREAM_CLOSED,
             Self::Compression(_) => ErrorCode::COMPRESSION_ERROR,
-            Self::Flood(_) | Self::HeaderBlock { .. } | Self::SlowHeaders(_) | Self::ControlBacklog { .. } => {
-                ErrorCode::ENHANCE_YOUR_CALM
-            }
+            Self::Flood(_)
+            | Self::HeaderBlock { .. }
+            | Self::HeaderList { .. }
+            | Self::SlowHeaders(_)
+            | Self::ControlBacklog { .. } => ErrorCode::ENHANCE_YOUR_CALM,
             // As ztunnel: a peer that is gone is told nothing is wrong, should it come back.
             Self::PingTimeout(_) | Self::Ended => ErrorCode::NO_ERROR,
             Self::SlowOpening { .. } => ErrorCode::SETTINGS_TIMEOUT,

@@ -84,4 +84,34 @@ fn idle_connections_and_streams_are_small() {
     assert!(empty <= 768, "{empty} bytes for an idle connection");
     assert!(one <= 1024, "{one} bytes for a connection with one idle stream");
     assert!(per_stream <= 96, "{per_stream} bytes for an idle stream");
+    streams_that_waited_leave_nothing_behind(&options);
+}
+
+/// The peer keeps the connection's window shut, so that whoever wants to send has to wait, and resets each stream.
+fn streams_that_waited_leave_nothing_behind(options: &Arc<Options>) {
+    let now = Instant::now();
+    let mut conn = idle(options, 1);
+    let block = b"\0\x07:method\x07CONNECT\0\x0a:authority\x0b10.0.0.2:80";
+    let mut out = Vec::new();
+    let mut cycle = |conn: &mut Connection, number: u32| {
+        let input = frame(1, 4, number, block);
+        let mut input = &input[..];
+        while let Some(event) = conn.next_event(now, &mut input).unwrap() {
+            let hbone::Event::Request { stream, .. } = event else { continue };
+            conn.answer(stream, &hbone::request::ConnectAnswer::accepted(None));
+            // The first uses up the window, 65,535 bytes, and all that follow wait.
+            while let room @ 1.. = conn.send_capacity(stream) {
+                conn.data_header(stream, room, false).unwrap();
+            }
+        }
+        let reset = frame(3, 0, number, &[0, 0, 0, 8]);
+        assert!(matches!(conn.next_event(now, &mut &reset[..]), Ok(Some(hbone::Event::Reset { .. }))));
+        conn.write_control(&mut out);
+        out.clear();
+    };
+    (1..50).for_each(|n| cycle(&mut conn, 2 * n + 1));
+    let before = IN_USE.load(Ordering::Relaxed);
+    (50..5000).for_each(|n| cycle(&mut conn, 2 * n + 1));
+    let grown = IN_USE.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(grown < 1024, "{grown} bytes kept of streams that are gone");
 }

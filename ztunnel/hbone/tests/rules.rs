@@ -456,6 +456,35 @@ fn header_lists_have_limits_in_bytes_and_fields() {
 }
 
 #[test]
+fn a_header_list_of_many_times_its_limit_is_not_read_to_its_end() {
+    // A field of 4,000 bytes in the table; each further byte stands for it once more. `copies` of them are wanted.
+    let bomb = |copies: usize, by: &[u8]| {
+        let mut block = [connect(), vec![0x40, 1, b'a', 0x7f, 0xa1, 0x1e]].concat();
+        block.extend([b'x'; 4000]);
+        block.extend(by.repeat(copies));
+        block
+    };
+    // 64 KiB are allowed; four times that is read through and answered with a status.
+    let mut peer = Peer::client();
+    peer.send(&frame(HEADERS, END_HEADERS, 1, &bomb(63, &[0xbe])));
+    assert!(matches!(peer.end.seen.last(), Some(Seen::BadRequest(_, 431, _))));
+    let error = peer.dies_of(&frame(HEADERS, END_HEADERS, 3, &bomb(64, &[0xbe])), ErrorCode::ENHANCE_YOUR_CALM);
+    assert_eq!(error, ConnectionError::HeaderList { limit: 64 << 10 });
+    // Also where nobody wants the list, and where one is garbage behind what was read.
+    let mut peer = Peer::client();
+    let stream = peer.open(1);
+    peer.end.conn.reset(stream, ErrorCode::CANCEL);
+    let garbage = [bomb(65, &[0xbe]), vec![0x80; 100]].concat();
+    let error = peer.dies_of(&frame(HEADERS, END_HEADERS, 1, &garbage), ErrorCode::ENHANCE_YOUR_CALM);
+    assert_eq!(error, ConnectionError::HeaderList { limit: 64 << 10 });
+    // A client allows less.
+    let (peer, _) = Peer::server();
+    let trailer = frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb(17, &[0xbe])[connect().len()..]);
+    let error = peer.dies_of(&trailer, ErrorCode::ENHANCE_YOUR_CALM);
+    assert_eq!(error, ConnectionError::HeaderList { limit: 16 << 10 });
+}
+
+#[test]
 fn a_header_block_that_cannot_be_decoded_ends_the_connection() {
     let update_to = |size: &[u8]| [size, &connect()].concat();
     for block in [

@@ -11,7 +11,7 @@ use super::streams::Half;
 use crate::error::{ConnectionError, ErrorCode};
 use crate::flood::Kind;
 use crate::frame;
-use crate::header::{AnswerFields, Limits, RequestFields, Requested};
+use crate::header::{AnswerFields, Limits, RequestFields, Requested, Size};
 
 impl Connection {
     pub(super) fn headers_received<'i>(
@@ -136,8 +136,13 @@ impl Connection {
         self.decode(block, |_, _| {}).map(|_| ())
     }
 
+    /// Whether the list is within its limits.
     fn decode(&mut self, block: &[u8], field: impl FnMut(&[u8], &[u8])) -> Result<bool, ConnectionError> {
         let limits = Limits { bytes: self.options.max_header_bytes, fields: self.options.max_header_fields };
-        self.input.decoder.decode(block, limits, field).map_err(ConnectionError::Compression)
+        match self.input.decoder.decode(block, limits, field).map_err(ConnectionError::Compression)? {
+            Size::Within => Ok(true),
+            Size::Over => Ok(false),
+            Size::Absurd => Err(ConnectionError::HeaderList { limit: self.options.max_header_bytes as usize }),
+        }
     }
 }

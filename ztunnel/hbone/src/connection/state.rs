@@ -259,7 +259,7 @@ impl Connection {
     /// Takes a stream out of the table, and its share out of the budgets.
     pub(super) fn forget(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(id) {
-            self.release(&stream);
+            self.release(id, &stream);
         }
     }
 
@@ -270,11 +270,12 @@ impl Connection {
                 frame::reset(&mut self.output.control, id.number, code.0);
             }
             self.streams.forgive(id.number);
-            self.release(&stream);
+            self.release(id, &stream);
         }
     }
 
-    fn release(&mut self, stream: &Stream) {
+    fn release(&mut self, id: StreamId, stream: &Stream) {
+        self.output.turns.leave(id, stream);
         let held = stream.receive.held() as usize;
         if held > 0 {
             self.waiting.held -= held;

@@ -25,9 +25,23 @@ impl Turns {
         }
         stream.wish = Wish::Queued;
         let turn = stream.turn;
-        // Turns come round after 2^32, so only their distance says which is first.
-        let at = self.queue.partition_point(|&(other, _)| (other.wrapping_sub(turn) as i32) < 0);
-        self.queue.insert(at, (turn, id));
+        self.queue.insert(self.place(turn), (turn, id));
+    }
+
+    /// A stream is gone: its entry must not outlive it, or a peer that keeps the connection's window shut and its streams coming
+    /// and going makes us keep one for each.
+    pub(super) fn leave(&mut self, id: StreamId, stream: &Stream) {
+        if stream.wish == Wish::Queued {
+            let at = self.place(stream.turn);
+            if self.queue.get(at).is_some_and(|&(_, other)| other == id) {
+                self.queue.remove(at);
+            }
+        }
+    }
+
+    /// Where this turn stands or would stand. Turns come round after 2^32, so only their distance says which is first.
+    fn place(&self, turn: u32) -> usize {
+        self.queue.partition_point(|&(other, _)| (other.wrapping_sub(turn) as i32) < 0)
     }
 
     pub(super) fn take(&mut self) -> Option<StreamId> {
@@ -41,16 +55,37 @@ mod tests {
     use super::super::window::{SendWindow, StreamWindow};
     use super::*;
 
-    #[test]
-    fn when_there_is_only_enough_for_one_each_comes_to_be_that_one() {
-        let mut streams: Vec<_> = (0..4u32)
+    fn streams() -> Vec<(StreamId, Stream)> {
+        (0..4u32)
             .map(|slot| {
                 let (send, receive) = (SendWindow::new(100), StreamWindow::new(100, 0));
                 let (local, remote) = (Half::Open, Half::Open);
                 let stream = Stream { number: 2 * slot + 1, local, remote, wish: Wish::None, turn: 0, send, receive };
                 (StreamId { number: stream.number, slot }, stream)
             })
-            .collect();
+            .collect()
+    }
+
+    #[test]
+    fn who_leaves_gives_up_its_place_and_no_other() {
+        let mut streams = streams();
+        let mut turns = Turns { next: u32::MAX - 1, ..Turns::default() };
+        for (id, stream) in &mut streams {
+            turns.put(*id, stream);
+        }
+        let (third, gone) = &streams[2];
+        turns.leave(*third, gone);
+        // One that has been told already, or never asked, has no place to give up.
+        let first = turns.take();
+        streams[0].1.wish = Wish::Told;
+        turns.leave(streams[0].0, &streams[0].1);
+        let rest: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
+        assert_eq!((first, rest), (Some(streams[0].0), vec![streams[1].0, streams[3].0]));
+    }
+
+    #[test]
+    fn when_there_is_only_enough_for_one_each_comes_to_be_that_one() {
+        let mut streams = streams();
         // Just before the turns come round.
         let mut turns = Turns { next: u32::MAX - 5, ..Turns::default() };
         for (id, stream) in &mut streams {

@@ -3,8 +3,6 @@
 //! counted and measured before anything is kept, and Huffman-coded strings are decoded here, because the library
 //! builds its code table anew for every string, which a peer could make us do thousands of times per block.
 
-use std::borrow::Cow;
-
 use loona_hpack::decoder::DecoderError;
 
 use super::huffman;
@@ -35,11 +33,23 @@ pub(crate) struct Limits {
     pub(crate) fields: u32,
 }
 
+/// How a header list compares to what it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Within,
+    /// Over the limits; it has been read to its end.
+    Over,
+    /// So far over them that it was not read to its end, and no further block can be.
+    Absurd,
+}
+
 /// The reading half of header compression.
 pub(crate) struct Decoder(loona_hpack::Decoder<'static>);
 
 /// Our SETTINGS_HEADER_TABLE_SIZE, which is the default and so never announced.
 const TABLE_SIZE: usize = 4096;
+/// Table size updates a block may begin with (RFC 7541 §4.2).
+const MAX_UPDATES: usize = 2;
 
 impl Decoder {
     pub(crate) fn new() -> Self {
@@ -48,27 +58,41 @@ impl Decoder {
         Self(decoder)
     }
 
-    /// Hands the fields to `field`, up to the limits; false if there were more, in which case they have still been read, so
-    /// that the next block can be.
+    /// Hands the fields to `field`, up to the limits. What is over them is still read, so that the next block can be, until that
+    /// costs out of all proportion.
     pub(crate) fn decode(
         &mut self,
         block: &[u8],
         limits: Limits,
         mut field: impl FnMut(&[u8], &[u8]),
-    ) -> Result<bool, HeaderError> {
+    ) -> Result<Size, HeaderError> {
         const PER_FIELD: usize = 32;
-        let block = plain(block)?;
+        let most = limits.bytes as usize;
         let (mut bytes, mut fields) = (0, 0);
         let mut within = true;
-        self.0.decode_with_cb(&block, |name, value| {
-            fields += 1;
-            bytes += name.len() + value.len() + PER_FIELD;
-            within = within && fields <= limits.fields && bytes <= limits.bytes as usize;
-            if within {
-                field(&name, &value);
+        let mut plain = Vec::new();
+        let mut at = size_updates(block)?;
+        // Size updates go to the library together with the field behind them: it takes none at the end of a block.
+        let mut start = 0;
+        while start < block.len() {
+            let end = one_field(block, at, &mut plain)?;
+            let literal =
+                if plain.is_empty() { &block[start..end] } else { with_prefix(&mut plain, &block[start..at]) };
+            self.0.decode_with_cb(literal, |name, value| {
+                fields += 1;
+                bytes += name.len() + value.len() + PER_FIELD;
+                within = within && fields <= limits.fields && bytes <= most;
+                if within {
+                    field(&name, &value);
+                }
+            })?;
+            if bytes > most.saturating_mul(PATIENCE) {
+                return Ok(Size::Absurd);
             }
-        })?;
-        Ok(within)
+            plain.clear();
+            (start, at) = (end, end);
+        }
+        Ok(if within { Size::Within } else { Size::Over })
     }
 }
 
@@ -78,52 +102,63 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// The same block without Huffman-coded strings.
-fn plain(block: &[u8]) -> Result<Cow<'_, [u8]>, HeaderError> {
-    let mut out = Vec::new();
-    // Everything before `copied` is in `out` already, if `out` is used at all.
-    let mut copied = 0;
+/// How many times the limit a header list is read before the connection is given up with it. Two bytes of a block can stand for a
+/// field of 4,096, so a block within its limit can cost two thousand times its size.
+const PATIENCE: usize = 4;
+
+/// Where the table size updates at the beginning of a block end.
+fn size_updates(block: &[u8]) -> Result<usize, HeaderError> {
     let mut at = 0;
-    let mut updates = 0;
-    let mut fields = false;
-    while let Some(&first) = block.get(at) {
-        let strings = match first {
-            0x80.. => {
-                at = integer(block, at, 0x7f)?.1;
-                0
-            }
-            0x20..0x40 => {
-                updates += 1;
-                if fields || updates > 2 {
-                    return Err(HeaderError::SizeUpdate);
-                }
-                at = integer(block, at, 0x1f)?.1;
-                continue;
-            }
-            _ => {
-                let (index, after) = integer(block, at, if first & 0x40 != 0 { 0x3f } else { 0x0f })?;
-                at = after;
-                if index == 0 { 2 } else { 1 }
-            }
-        };
-        fields = true;
-        for _ in 0..strings {
-            let start = at;
-            let (length, after) = integer(block, at, 0x7f)?;
-            let bytes = block.get(after..).and_then(|rest| rest.get(..length)).ok_or(HeaderError::Cut)?;
-            at = after + length;
-            if block[start] & 0x80 != 0 {
-                out.extend_from_slice(&block[copied..start]);
-                huffman::decode_into(&mut out, bytes)?;
-                copied = at;
-            }
+    for _ in 0..MAX_UPDATES {
+        if !is_size_update(block, at) {
+            break;
+        }
+        at = integer(block, at, 0x1f)?.1;
+    }
+    Ok(at)
+}
+
+/// Where the field at `at` ends. If it has Huffman-coded strings, `plain` gets the same field without them.
+fn one_field(block: &[u8], at: usize, plain: &mut Vec<u8>) -> Result<usize, HeaderError> {
+    let Some(&first) = block.get(at) else {
+        // Size updates and nothing behind them: the library says what that is.
+        return Ok(at);
+    };
+    if is_size_update(block, at) {
+        return Err(HeaderError::SizeUpdate);
+    }
+    if first & 0x80 != 0 {
+        return Ok(integer(block, at, 0x7f)?.1);
+    }
+    let (index, mut end) = integer(block, at, if first & 0x40 != 0 { 0x3f } else { 0x0f })?;
+    let mut copied = at;
+    for _ in 0..if index == 0 { 2 } else { 1 } {
+        let start = end;
+        let (length, after) = integer(block, start, 0x7f)?;
+        let string = block.get(after..).and_then(|rest| rest.get(..length)).ok_or(HeaderError::Cut)?;
+        end = after + length;
+        if block[start] & 0x80 != 0 {
+            plain.extend_from_slice(&block[copied..start]);
+            huffman::decode_into(plain, string)?;
+            copied = end;
         }
     }
-    if copied == 0 {
-        return Ok(Cow::Borrowed(block));
+    if copied != at {
+        plain.extend_from_slice(&block[copied..end]);
     }
-    out.extend_from_slice(&block[copied..]);
-    Ok(Cow::Owned(out))
+    Ok(end)
+}
+
+fn is_size_update(block: &[u8], at: usize) -> bool {
+    matches!(block.get(at), Some(0x20..0x40))
+}
+
+/// Puts the bytes that stand before a field in front of its plain form.
+fn with_prefix<'p>(plain: &'p mut Vec<u8>, prefix: &[u8]) -> &'p [u8] {
+    if !prefix.is_empty() {
+        plain.splice(..0, prefix.iter().copied());
+    }
+    plain
 }
 
 /// A number with a prefix (RFC 7541 §5.1) at `at`, and where it ends. Numbers over 28 bits are refused.

@@ -7,6 +7,6 @@ mod fields;
 mod huffman;
 
 pub use decode::HeaderError;
-pub(crate) use decode::{Decoder, Limits};
+pub(crate) use decode::{Decoder, Limits, Size};
 pub(crate) use encode::{answer, no_table, request};
 pub(crate) use fields::{AnswerFields, RequestFields, Requested};
