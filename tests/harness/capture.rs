@@ -13,9 +13,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::{
-    socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt},
+    socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, recvfrom, setsockopt, socket,
+        sockopt,
+    },
     time::TimeVal,
 };
+
+use socket2::{SockFilter, SockRef};
 
 use crate::netns::Netns;
 
@@ -43,6 +48,15 @@ type Flow = (Vec<u8>, u16, Vec<u8>, u16);
 impl Capture {
     /// Starts to listen on interface `interface` of `netns`.
     pub fn start(netns: &Netns, interface: &str) -> Result<Self> {
+        Self::listen(netns, interface, None)
+    }
+
+    /// The same, deaf to TCP from and to `port`. The kernel leaves that out, so what is to be heard is not lost among much that is not.
+    pub fn start_beside(netns: &Netns, interface: &str, port: u16) -> Result<Self> {
+        Self::listen(netns, interface, Some(port))
+    }
+
+    fn listen(netns: &Netns, interface: &str, deaf_to: Option<u16>) -> Result<Self> {
         let (index, fd) = netns
             .run(|| {
                 let index = nix::net::if_::if_nametoindex(interface)? as usize;
@@ -50,6 +64,11 @@ impl Capture {
                 setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
                 // Best effort: above the machine's limit the kernel takes the limit.
                 let _ = setsockopt(&fd, sockopt::RcvBuf, &(32 << 20));
+                if let Some(port) = deaf_to {
+                    SockRef::from(&fd).attach_filter(&beside(port))?;
+                    // What came before the filter stood.
+                    while recv(fd.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT).is_ok() {}
+                }
                 Ok((index, fd))
             })
             .context("open a packet socket")?;
@@ -129,6 +148,41 @@ impl Caught {
             }
         }
     }
+}
+
+/// TCP over IPv4 or IPv6 in Ethernet frames, neither from nor to `port`, in the language of the kernel's packet filter. Headers of IPv6 have one size: nobody
+/// here sends extensions.
+fn beside(port: u16) -> [SockFilter; 18] {
+    const HALF: u16 = 0x28;
+    const BYTE: u16 = 0x30;
+    const HALF_BEHIND_HEADER: u16 = 0x48;
+    const MEASURE_HEADER: u16 = 0xb1;
+    const EQUAL: u16 = 0x15;
+    const TAKE: u16 = 0x06;
+    let port = u32::from(port);
+    let load = |code, at| SockFilter::new(code, 0, 0, at);
+    // How many lines to leave out if it is equal, and if it is not.
+    let equal = |value, is, not| SockFilter::new(EQUAL, is, not, value);
+    [
+        load(HALF, 12),
+        equal(0x0800, 0, 7),
+        load(BYTE, 23),
+        equal(6, 0, 13),
+        load(MEASURE_HEADER, 14),
+        load(HALF_BEHIND_HEADER, 14),
+        equal(port, 10, 0),
+        load(HALF_BEHIND_HEADER, 16),
+        equal(port, 8, 7),
+        equal(0x86dd, 0, 7),
+        load(BYTE, 20),
+        equal(6, 0, 5),
+        load(HALF, 54),
+        equal(port, 3, 0),
+        load(HALF, 56),
+        equal(port, 1, 0),
+        load(TAKE, u32::MAX),
+        load(TAKE, 0),
+    ]
 }
 
 /// The flow and payload of an Ethernet frame with TCP over IPv4 or IPv6.

@@ -2,13 +2,14 @@
 //! A node: a network namespace with a link to the other node (the wire), one to the control plane, and one to each of its pods.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::{netns::Netns, runtime::Runtime};
 
@@ -29,7 +30,27 @@ pub struct Node {
     /// Sockets and such; gone with the world.
     pub folder: PathBuf,
     number: u8,
-    next_pod: AtomicU8,
+    leases: Mutex<Leases>,
+}
+
+/// The last byte of the addresses of pods, which are given out in turn: a pod that is gone leaves traces for a while.
+#[derive(Debug, Default)]
+struct Leases {
+    last: u8,
+    taken: BTreeSet<u8>,
+}
+
+impl Leases {
+    const FIRST: u8 = 10;
+    const LAST: u8 = 254;
+
+    fn take(&mut self) -> Option<u8> {
+        let after = self.last.clamp(Self::FIRST - 1, Self::LAST);
+        let free = (after + 1..=Self::LAST).chain(Self::FIRST..=after).find(|host| !self.taken.contains(host))?;
+        self.taken.insert(free);
+        self.last = free;
+        Some(free)
+    }
 }
 
 impl Node {
@@ -48,7 +69,7 @@ impl Node {
             "link set control up\naddr add 172.20.{number}.2/24 dev control\nroute add {CONTROL}/32 via 172.20.{number}.1"
         ))?;
         let runtime = Runtime::create(&folder)?;
-        Ok(Self { name, netns, runtime, folder, number, next_pod: AtomicU8::new(10) })
+        Ok(Self { name, netns, runtime, folder, number, leases: Mutex::default() })
     }
 
     /// Lays the wire between two nodes.
@@ -75,17 +96,33 @@ impl Node {
     }
 
     /// The next free pair of pod addresses.
-    pub(crate) fn lease(&self) -> (Ipv4Addr, Ipv6Addr) {
-        let host = self.next_pod.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn lease(&self) -> Result<(Ipv4Addr, Ipv6Addr)> {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = leases.take().ok_or_else(|| anyhow!("node {} has no address left for a pod", self.name))?;
         let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, self.number.into(), 0, 0, 0, host.into());
-        (Ipv4Addr::new(10, 244, self.number, host), v6)
+        Ok((Ipv4Addr::new(10, 244, self.number, host), v6))
+    }
+
+    /// Takes back the addresses of a pod that is gone.
+    pub(crate) fn release(&self, v4: Ipv4Addr) {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&v4.octets()[3]);
     }
 
     /// The primary network plugin's part: a link between the node and a pod, addresses, routes.
     pub(crate) fn connect(&self, pod: &Netns, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<String> {
         let link = format!("p{}", v4.octets()[3]);
         let (gateway4, gateway6) = (self.gateway4(), self.gateway6());
-        pod.ip(&format!("link add eth0 type veth peer name {link} netns {}", self.name))?;
+        pod.ip(&format!(
+            "link add eth0 type veth peer name {link} netns {}\n\
+             addr add {v4}/32 dev eth0\n\
+             addr add {v6}/128 dev eth0 nodad\n\
+             link set eth0 up\n\
+             route add {gateway4}/32 dev eth0 scope link\n\
+             route add default via {gateway4}\n\
+             route add {gateway6}/128 dev eth0\n\
+             route add default via {gateway6}\n",
+            self.name
+        ))?;
         self.netns
             .ip(&format!(
                 "link set {link} up\n\
@@ -95,15 +132,6 @@ impl Node {
                  route add {v6}/128 dev {link}\n"
             ))
             .context("the node's end of a pod's link")?;
-        pod.ip(&format!(
-            "addr add {v4}/32 dev eth0\n\
-             addr add {v6}/128 dev eth0 nodad\n\
-             link set eth0 up\n\
-             route add {gateway4}/32 dev eth0 scope link\n\
-             route add default via {gateway4}\n\
-             route add {gateway6}/128 dev eth0\n\
-             route add default via {gateway6}\n"
-        ))?;
         Ok(link)
     }
 

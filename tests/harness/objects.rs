@@ -38,10 +38,20 @@ impl Objects {
 
     /// Writes an object into a file of its own, in place of an older one.
     pub fn put(&mut self, object: Value) -> Result<()> {
-        let key = key(&object)?;
-        write_whole(&self.file(&key), &to_yaml(&object)?)?;
-        self.known.insert(key, object);
+        self.write(&object)?;
+        self.known.insert(key(&object)?, object);
         Ok(())
+    }
+
+    /// Writes an object that its writer keeps account of, not this: several threads may do so at once.
+    pub fn write(&self, object: &Value) -> Result<()> {
+        write_whole(&self.file(&key(object)?), &to_yaml(object)?)
+    }
+
+    /// Takes away an object that was written so.
+    pub fn erase(&self, object: &Value) -> Result<()> {
+        let file = self.file(&key(object)?);
+        fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     }
 
     /// Takes an object away.

@@ -8,6 +8,7 @@ use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -34,7 +35,7 @@ pub struct World {
     pods: BTreeMap<(String, String), Pod>,
     state: PathBuf,
     names: Vec<String>,
-    lives: u32,
+    lives: AtomicU32,
 }
 
 impl World {
@@ -63,7 +64,7 @@ impl World {
             pods: BTreeMap::new(),
             state: state.to_owned(),
             names: Vec::new(),
-            lives: 0,
+            lives: AtomicU32::new(0),
         })
     }
 
@@ -142,14 +143,47 @@ impl World {
 
     /// Starts a pod with a single try.
     pub fn start_once(&mut self, manifest: &Value) -> Result<()> {
-        let (_, namespace, name) = objects::key(manifest)?;
-        self.lives += 1;
-        let life = self.lives;
+        let mut pod = self.sandbox(manifest)?;
+        let started = self.run(&mut pod, manifest);
+        self.pods.insert((pod.namespace.clone(), pod.name.clone()), pod);
+        started
+    }
+
+    /// Starts a pod, with a single try, that stays its maker's: the world does not know it, and several threads may do so at once. Its object is the
+    /// maker's too ([`Objects::write`]).
+    pub fn raise(&self, manifest: &Value) -> Result<Pod> {
+        let mut pod = self.sandbox(manifest)?;
+        match self.run(&mut pod, manifest) {
+            Ok(()) => Ok(pod),
+            Err(error) => Err(match self.bury(&pod) {
+                Ok(()) => error,
+                Err(left) => error.context(format!("{left:#}")),
+            }),
+        }
+    }
+
+    /// Takes a pod off its node; its processes end when it is dropped.
+    pub fn bury(&self, pod: &Pod) -> Result<()> {
+        let node = self.node(&pod.node)?;
+        node.runtime.call(&node.netns, "DEL", &pod.sandbox)?;
+        self.objects.unobserve(&pod.node, &pod.namespace, &pod.name)?;
+        node.release(pod.v4);
+        Ok(())
+    }
+
+    /// Makes a pod up to the point where its processes may start.
+    fn sandbox(&self, manifest: &Value) -> Result<Pod> {
         let node = match manifest["spec"]["nodeName"].as_str() {
             Some(node) => self.node(node)?,
             None => &self.nodes[self.pods.len() % self.nodes.len()],
         };
-        let (v4, v6) = node.lease();
+        let (v4, v6) = node.lease()?;
+        self.sandbox_at(manifest, node, (v4, v6)).inspect_err(|_| node.release(v4))
+    }
+
+    fn sandbox_at(&self, manifest: &Value, node: &Node, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> Result<Pod> {
+        let (_, namespace, name) = objects::key(manifest)?;
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         let netns = Netns::create(&format!("cni-{namespace}-{name}-{life}"))?;
         let link = node.connect(&netns, v4, v6)?;
         let result = json!({
@@ -163,8 +197,8 @@ impl World {
         });
         let sandbox = Sandbox {
             id: format!("{life:064x}"),
-            namespace: namespace.clone(),
-            name: name.clone(),
+            namespace,
+            name,
             uid: format!("5e0c1f7e-0000-4000-8000-{life:012x}"),
             netns: netns.path(),
             result,
@@ -177,9 +211,12 @@ impl World {
             let _ = node.runtime.call(&node.netns, "DEL", &pod.sandbox);
             return Err(error);
         }
+        Ok(pod)
+    }
+
+    fn run(&self, pod: &mut Pod, manifest: &Value) -> Result<()> {
         let started = pod.start(manifest, &self.logs());
-        self.objects.observe(&node.name, &Pod::observation(&pod.sandbox, &node.name, Some((v4, v6))))?;
-        self.pods.insert((namespace, name), pod);
+        self.objects.observe(&pod.node, &Pod::observation(&pod.sandbox, &pod.node, Some((pod.v4, pod.v6))))?;
         started
     }
 
@@ -194,9 +231,7 @@ impl World {
         let (namespace, name) = path.split_once('/').context("namespace/name")?;
         let pod =
             self.pods.remove(&(namespace.to_owned(), name.to_owned())).ok_or_else(|| anyhow!("no pod {path} runs"))?;
-        let node = self.node(&pod.node)?;
-        node.runtime.call(&node.netns, "DEL", &pod.sandbox)?;
-        self.objects.unobserve(&pod.node, namespace, name)?;
+        self.bury(&pod)?;
         self.objects.remove("Pod", namespace, name)
     }
 
