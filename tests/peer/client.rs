@@ -21,13 +21,15 @@ fn open(to: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn ask(stream: &TcpStream, question: &str) -> Result<String> {
+/// Sends a line and returns the one that comes back.
+pub(crate) fn ask(stream: &TcpStream, question: &str) -> Result<String> {
     let mut writer = stream;
     writeln!(writer, "{question}").context("send")?;
     line(stream)
 }
 
-fn line(stream: &TcpStream) -> Result<String> {
+/// The next line that comes.
+pub(crate) fn line(stream: &TcpStream) -> Result<String> {
     // Unbuffered, so that nothing behind the line is lost.
     let mut answer = Vec::new();
     let mut reader = stream;

@@ -4,6 +4,7 @@
 
 mod client;
 mod content;
+mod load;
 mod server;
 mod stranger;
 
@@ -13,6 +14,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -103,6 +105,16 @@ enum Role {
         /// Where to.
         to: SocketAddr,
     },
+    /// Open connections and move bytes all the time, until standard input is closed; each line of it is answered with the account so far.
+    Load {
+        /// How many at once.
+        threads: usize,
+        /// Milliseconds between two operations of a thread.
+        rest: u64,
+        /// Where to.
+        #[arg(required = true)]
+        to: Vec<SocketAddr>,
+    },
     /// Ask for bytes and never read them, until standard input is closed.
     Stall {
         /// Where from.
@@ -133,6 +145,7 @@ fn main() -> Result<()> {
         Role::Reset { to } => client::reset(to),
         Role::AwaitReset { to } => client::await_reset(to),
         Role::Storm { to } => client::storm(to),
+        Role::Load { threads, rest, to } => load::load(&to, threads, Duration::from_millis(rest)),
         Role::Stall { to, bytes } => client::stall(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
     }
