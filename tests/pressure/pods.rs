@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods that come and go by the dozen, with and without the agent of a node killed meanwhile.
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use harness::{Bed, mesh, wait};
+
+use crate::{
+    chance::setting,
+    churn::Churn,
+    field::Field,
+    load::Load,
+    usage::{self, Slack, Usage},
+};
+
+/// Twenty a second, as long as `PRESSURE_SECONDS` says.
+pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
+    let Field { bed, .. } = field;
+    let rate = setting("PRESSURE_RATE", 20);
+    let churn = Churn::default();
+    // Whatever is made once and kept is made now.
+    churn.run(&bed.world, rate, Duration::from_secs(5)).context("warming up")?;
+    churn.clear(&bed.world)?;
+    churn.is_gone(&bed.world)?;
+    let before = field.start.comes_back(bed, Slack { descriptors: 8, kilobytes: 32 << 10 })?;
+    println!("    before:\n{before}");
+
+    let mut neighbours = Load::start(bed, 1, 20)?;
+    neighbours.goes_on(1)?;
+    let figures = churn.run(&bed.world, rate, Duration::from_secs(setting("PRESSURE_SECONDS", 20)))?;
+    println!("    {figures}");
+    churn.clear(&bed.world)?;
+    let took = churn.is_gone(&bed.world)?;
+    println!("    the last network namespace was gone {took:.1?} after the last pod");
+    neighbours.goes_on(1)?;
+    neighbours.stop()?.is_clean().context("long-lived neighbours")?;
+    ensure!(figures.refused == 0, "sandboxes were refused: {figures}");
+
+    let after = before.comes_back(bed, Slack { descriptors: 8, kilobytes: 8 << 10 })?;
+    println!("    after:\n{after}");
+    Ok(())
+}
+
+/// The agent of a node is killed again and again meanwhile, and once while the last pods are deleted.
+pub(crate) fn agent_killed(field: &mut Field) -> Result<()> {
+    let Field { bed: Bed { mesh, world }, chance, .. } = field;
+    let world = &*world;
+    let node = world.node("n1")?;
+    let churn = Churn::default();
+    thread::scope(|scope| {
+        let running = scope.spawn(|| churn.run(world, 8, Duration::from_secs(120)));
+        let mut storm = || -> Result<()> {
+            for _ in 0..2 {
+                let later = churn.made() + 4 + chance.below(12);
+                wait::until("pods to be made", wait::PATIENCE, || reached(churn.made(), later))?;
+                mesh.take("n1-agent")?.kill()?;
+                let later = churn.refused() + 1 + chance.below(3);
+                wait::until("pods to be refused without an agent", wait::PATIENCE, || reached(churn.refused(), later))?;
+                mesh.start_agent(world, node)?;
+                mesh.ready(node)?;
+            }
+            let later = churn.made() + 40;
+            wait::until("pods to be made with the agent back", wait::PATIENCE, || reached(churn.made(), later))
+        };
+        let stormed = storm();
+        churn.end();
+        let figures = running.join().map_err(|_| anyhow!("the churn panicked"))?;
+        stormed?;
+        println!("    {}", figures?);
+        Ok::<(), anyhow::Error>(())
+    })?;
+    let standing = churn.standing();
+    for node in world.nodes() {
+        let mine = standing.iter().filter(|(at, ..)| *at == node.name).map(|(_, _, uid)| uid.clone());
+        let wanted: BTreeSet<String> = mine.collect();
+        wait::until(&format!("the agent of {} to have its pods in the mesh", node.name), wait::PATIENCE, || {
+            ensure!(churned(node)? == wanted, "it has {:?}, wanted {wanted:?}", churned(node)?);
+            Ok::<(), anyhow::Error>(())
+        })?;
+        mesh.until_dump(node, "the pods that stand", |dump| {
+            let carried = dump["workloadState"].as_object().into_iter().flatten();
+            let carried = carried.filter(|(_, pod)| pod["info"]["namespace"] == "churn" && pod["state"] == "Up");
+            let carried: BTreeSet<String> = carried.map(|(uid, _)| uid.clone()).collect();
+            ensure!(carried == wanted, "it carries {carried:?}, wanted {wanted:?}");
+            Ok(())
+        })?;
+    }
+    mesh.take("n1-agent")?.kill()?;
+    churn.clear(world)?;
+    mesh.start_agent(world, node)?;
+    mesh.ready(node)?;
+    churn.is_gone(world)?;
+    for node in world.nodes() {
+        mesh.until_dump(node, "nothing of pods that are gone", |dump| {
+            let text = dump["workloadState"].to_string();
+            ensure!(!text.contains("\"churn\""), "still among the pods: {text}");
+            ensure!(!dump["workloads"].to_string().contains("/Pod/churn/"), "still among the workloads");
+            Ok(())
+        })?;
+        wait::until("the agents to forget them", mesh::SETTLING, || {
+            ensure!(churned(node)?.is_empty(), "it has {:?}", churned(node)?);
+            Ok::<(), anyhow::Error>(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The pods of the churn that an agent has in the mesh; any other state is an error.
+fn churned(node: &harness::Node) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for pod in usage::pods(node)?.iter().filter(|pod| pod["namespace"] == "churn") {
+        ensure!(pod["state"] == "enrolled", "one is not enrolled: {pod}");
+        found.insert(pod["uid"].as_str().context("a pod without a uid")?.to_owned());
+    }
+    Ok(found)
+}
+
+fn reached(now: u64, wanted: u64) -> Result<()> {
+    ensure!(now >= wanted, "{now} of {wanted}");
+    Ok(())
+}
+
+/// After everything: nobody has grown. Programs that were killed count with the life they have now.
+pub(crate) fn nobody_has_grown(field: &mut Field) -> Result<()> {
+    let end: Usage = field.start.comes_back(&field.bed, Slack { descriptors: 8, kilobytes: 32 << 10 })?;
+    println!("    at the end:\n{end}");
+    Ok(())
+}
