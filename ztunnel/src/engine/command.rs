@@ -13,6 +13,7 @@ use hbone::Budget;
 use mesh_proto::spiffe::Identity;
 use tokio::sync::{mpsc, oneshot};
 
+use super::shares::Share;
 use crate::engine::account::Accounts;
 use crate::mesh::Snapshot;
 use crate::net::{Listener, PodNetns};
@@ -110,6 +111,10 @@ pub(crate) struct Opening {
     pub(crate) at: Arc<ListenAt>,
     /// What the pod may hold, on all threads together.
     pub(crate) budget: Budget,
+    /// The same for sockets, dials and handshakes.
+    pub(crate) share: Arc<Share>,
+    /// How many threads listen for the pod.
+    pub(crate) spread: usize,
 }
 
 /// What a listener is for.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hbone::{ErrorCode, StreamId};
 
-use super::account::{Denied, Reporter};
+use super::account::Reporter;
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Origin, Read, Sink, Source, Stage, Story, Wrote};
+use super::shares::Kind;
 use super::table::Key;
 use super::thread::Worker;
 use super::tunnel::{End, Phase, Session, Tunnel};
@@ -47,25 +48,26 @@ impl Worker {
         if let End::Server { peer, local } = tunnel.end {
             self.book.accounts().socket_closed(Reporter::Destination);
             if !is_open {
-                tunnel.site.handshakes.set(tunnel.site.handshakes.get().saturating_sub(1));
-                let error = failure.to_string();
-                self.log_denied(&Denied {
-                    reporter: Reporter::Destination,
-                    source: peer,
-                    destination: local,
-                    error: &error,
-                });
+                tunnel.site.end_handshake(peer.ip());
+                self.deny(Reporter::Destination, (peer, local), &failure);
             } else if !matches!(failure, Failure::Drained | Failure::TunnelClosed) {
                 tracing::debug!(%peer, %local, error = %failure, "inbound tunnel ended");
             }
         }
         if let End::Client(pool_key) = &tunnel.end {
             if is_open {
-                tunnel.site.pool.borrow_mut().withdraw(pool_key, key);
+                let mut pool = tunnel.site.pool.borrow_mut();
+                pool.withdraw(pool_key, key);
+                // A server checks our certificate when we are done with its own: what it says then belongs to the handshake.
+                if !tunnel.is_greeted {
+                    pool.turned_away(self.now, pool_key, failure.clone(), failure.speaks_for());
+                }
             } else {
+                tunnel.site.share.give(Kind::Dials);
                 self.pool_failed(&tunnel.site, pool_key, &failure);
             }
         }
+        tunnel.site.share.give(Kind::Sockets);
         for (_, flow) in tunnel.streams.into_iter().flatten() {
             self.tunnel_lost(flow, &failure);
         }
@@ -115,7 +117,11 @@ impl Worker {
     pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
         let Some(flow) = self.flows.remove(key) else { return };
         let Flow { site, origin, stage, app, far, story, orphaned, .. } = flow;
-        self.orphaned -= orphaned;
+        site.server.budget.refund(orphaned);
+        site.share.give_some(Kind::Sockets, 1 + usize::from(matches!(far, Far::Socket(_))));
+        if matches!(stage, Stage::Dialling) {
+            site.share.give(Kind::Dials);
+        }
         let is_complete = matches!(ending, Ending::Complete);
         match far {
             Far::Stream { tunnel, id } => self.end_stream(tunnel, id, &stage, &ending),
@@ -156,21 +162,25 @@ impl Worker {
 
     fn tell(&mut self, origin: Origin, story: Story, ending: &Ending) {
         let (now, reporter) = (self.now, origin.reporter());
-        let error = match ending {
+        let failure = match ending {
             Ending::Complete | Ending::Reset => None,
-            Ending::Failed(failure) => Some((failure.flag(), failure.to_string())),
+            Ending::Failed(failure) => Some(failure),
         };
         if origin != Origin::Stream {
             self.book.accounts().socket_closed(reporter);
         }
         match story {
             Story::Told(told) => {
+                let error = failure.map(|failure| (failure.flag(), failure.to_string()));
                 let ended = error.as_ref().map_or(Ok(()), |(flag, text)| Err((*flag, text.as_str())));
-                told.record.close(&mut self.book, &mut self.log, now, ended);
+                // Who is denied may try again for ever: that must not drown what others have to say.
+                let is_denied = matches!(failure, Some(Failure::Denied(_)));
+                let is_written = !is_denied || self.gate.admits(now, told.record.source().ip());
+                told.record.close(&mut self.book, is_written.then_some(&mut self.log), now, ended);
             }
             Story::Early { source, destination, .. } => {
-                if let Some((_, error)) = &error {
-                    self.log_denied(&Denied { reporter, source, destination, error });
+                if let Some(failure) = failure {
+                    self.deny(reporter, (source, destination), failure);
                 }
             }
         }
@@ -181,19 +191,18 @@ impl Worker {
     pub(super) fn orphan(&mut self, key: Key<Flow>) {
         let deadline = self.now + SEEN_OFF_WITHIN;
         let Some(flow) = self.flows.get_mut(key) else { return };
-        // What waits for the application was charged to its tunnel's stream, which is no more.
-        let held = flow.to_app.queue.len();
-        if self.orphaned + held > self.options.limits.tunnel_bytes {
-            return self.end_flow(key, Ending::Reset);
-        }
-        flow.orphaned = held;
-        self.orphaned += held;
         let far = std::mem::replace(&mut flow.far, Far::Nothing);
-        let stage = Stage::Open;
         flow.to_far.sink = Sink::Gone;
         if let Far::Stream { tunnel, id } = far {
-            self.end_stream(tunnel, id, &stage, &Ending::Complete);
+            self.end_stream(tunnel, id, &Stage::Open, &Ending::Complete);
         }
+        // What waits for the application was charged to its tunnel's stream, which is no more: the pod answers for it from now on.
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let held = flow.to_app.queue.len();
+        if let Err(over) = flow.site.server.budget.charge(held) {
+            return self.end_flow(key, Ending::Failed(Failure::OverBudget(over)));
+        }
+        flow.orphaned = held;
         self.set_flow_deadline(key, deadline);
         self.queue_flow(key);
     }

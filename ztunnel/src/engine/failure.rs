@@ -9,7 +9,8 @@ use std::time::Duration;
 use hbone::{ConnectionError, ErrorCode, NoStream, OverBudget};
 use mesh_proto::spiffe::Identity;
 
-use super::account::Flag;
+use super::account::{Flag, Reason};
+use super::shares::{Kind, Refusal};
 use crate::decide::{Denied, InboundError, RouteError};
 use crate::net::NetError;
 use crate::tls::TlsError;
@@ -46,10 +47,20 @@ pub(super) enum Failure {
     HandshakeTimeout(Duration),
     #[error("the pod's own workload record and certificate did not arrive within {0:?}; check the control plane")]
     NotReady(Duration),
-    #[error("too many handshakes under way for this pod; check who connects to port 15008")]
-    TooManyHandshakes,
-    #[error("too many connections of this pod or node; check who opens them, and the limit on open files")]
-    TooManyConnections,
+    #[error(
+        "too many handshakes under way from this address: it has {0}; check what it wants on port 15008, and LATEEN_MAX_HANDSHAKES_PER_SOURCE"
+    )]
+    HandshakesOfSource(usize),
+    #[error(
+        "too many handshakes under way: {0}, and this address is in no workload's record, for which half is kept; check who connects to port 15008"
+    )]
+    HandshakesOfStrangers(usize),
+    #[error("too many {0}; check who opens them, LATEEN_MAX_*, and the limit on open files")]
+    Refused(Refusal),
+    #[error(
+        "no HBONE connection to {to} stands after {after:?}, for others wait for one as well; check that node's ztunnel"
+    )]
+    NoTunnel { to: SocketAddr, after: Duration },
     #[error("h2 failed: {0}")]
     Hbone(Arc<ConnectionError>),
     #[error("h2 failed: {0}")]
@@ -107,7 +118,9 @@ impl Failure {
     pub(super) fn flag(&self) -> Flag {
         match self {
             Self::Denied(_) | Self::PolicyChange(_) => Flag::Deny,
-            Self::Tls(_) | Self::HandshakeTimeout(_) | Self::TooManyHandshakes => Flag::TlsFailure,
+            Self::Tls(_) | Self::HandshakeTimeout(_) | Self::HandshakesOfSource(_) | Self::HandshakesOfStrangers(_) => {
+                Flag::TlsFailure
+            }
             Self::Hbone(_) | Self::NoStream(_) | Self::StreamReset(_) | Self::StreamFault(_) => {
                 Flag::H2HandshakeFailure
             }
@@ -126,7 +139,8 @@ impl Failure {
             | Self::OverBudget(_)
             | Self::Status(_)
             | Self::AnswerTimeout(_)
-            | Self::TooManyConnections
+            | Self::Refused(_)
+            | Self::NoTunnel { .. }
             | Self::SelfCall
             | Self::BadRequest(_) => Flag::Connect,
         }
@@ -139,6 +153,48 @@ impl Failure {
             Self::BadRequest(_) => 400,
             Self::Inbound(error) => error.status(),
             _ => 503,
+        }
+    }
+
+    /// Why, as label value: for what ends before it is known what it is, and hence has no series of its own.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Route(_) | Self::SelfCall => Reason::Route,
+            Self::Inbound(_) | Self::BadRequest(_) => Reason::Request,
+            Self::WorkloadUnknown { .. } | Self::Discovery { .. } | Self::NotReady(_) => Reason::Discovery,
+            Self::Certificate { .. } => Reason::Certificate,
+            Self::Net(_) | Self::Connect(_) => Reason::Connect,
+            Self::ConnectTimeout { .. }
+            | Self::HboneTimeout { .. }
+            | Self::HandshakeTimeout(_)
+            | Self::NoTunnel { .. }
+            | Self::AnswerTimeout(_) => Reason::Timeout,
+            Self::Tls(_) => Reason::Tls,
+            Self::HandshakesOfSource(_) | Self::HandshakesOfStrangers(_) => Reason::Handshakes,
+            Self::Refused(refusal) => match refusal.kind() {
+                Kind::Sockets => Reason::Sockets,
+                Kind::Dials => Reason::Dials,
+                Kind::Handshakes => Reason::Handshakes,
+            },
+            Self::Hbone(_) | Self::NoStream(_) | Self::StreamReset(_) | Self::StreamFault(_) => Reason::Http2,
+            Self::TunnelBroken(_) | Self::TunnelClosed => Reason::Closed,
+            Self::OverBudget(_) => Reason::Buffers,
+            Self::Status(_) => Reason::Status,
+            Self::Denied(_) | Self::PolicyChange(_) => Reason::Policy,
+            Self::Drained => Reason::Drain,
+        }
+    }
+
+    /// How long a dial that failed like this answers for the connections that come next.
+    ///
+    /// A hop that refuses, or breaks off, or is silent may be back the next moment, and whoever restarts a server wants to reach it
+    /// then: nothing of that is remembered. It need not be: a refusal costs a SYN, and of the silent ones there is one dial at a
+    /// time for everybody. A peer that is somebody else, or that does not believe us, costs both sides a handshake each time, and
+    /// what mends it is a new certificate or another record (which is another key of the pool): that is remembered for a moment.
+    pub(super) fn speaks_for(&self) -> Duration {
+        match self {
+            Self::Tls(_) => WRONG_FOR,
+            _ => Duration::ZERO,
         }
     }
 
@@ -173,3 +229,7 @@ impl From<ConnectionError> for Failure {
         Self::Hbone(Arc::new(error))
     }
 }
+
+/// How long it is remembered that TLS with a peer failed: too short to be noticed by somebody who mends it, long enough to make a hundred
+/// handshakes a second into five.
+const WRONG_FOR: Duration = Duration::from_millis(200);

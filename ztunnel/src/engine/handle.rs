@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::command::{CloseHow, Command, Done, ListenAt, Opening, Pod, Role};
 use super::options::Options;
+use super::shares::{Kind, Shares};
 use crate::mesh::Snapshot;
 use crate::net::socket::ListenOptions;
 use crate::net::{Home, Listener, NetError, PodNetns};
@@ -42,10 +43,48 @@ pub struct Handle {
     options: Arc<Options>,
     home: Arc<Home>,
     budget: Budget,
+    shares: Arc<Shares>,
     threads: Vec<Mailbox>,
     pods: Mutex<Pods>,
     mesh: Arc<ArcSwap<Snapshot>>,
     published: Mutex<Vec<Arc<Snapshot>>>,
+}
+
+/// Reads what is in use of all that runs out.
+#[derive(Clone)]
+pub struct Gauges {
+    shares: Arc<Shares>,
+    budget: Budget,
+}
+
+/// How much of something is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What it is, as label value.
+    pub what: &'static str,
+    /// How much of it is in use.
+    pub used: usize,
+    /// How much of it there is.
+    pub most: usize,
+}
+
+impl Gauges {
+    /// One kind.
+    pub fn used(&self, kind: Kind) -> usize {
+        self.shares.used(kind)
+    }
+
+    /// Bytes that wait for slow readers.
+    pub fn buffered(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Everything.
+    pub fn all(&self) -> [Usage; 4] {
+        let of = |kind: Kind| Usage { what: kind.as_str(), used: self.shares.used(kind), most: self.shares.most(kind) };
+        let bytes = Usage { what: "buffered_bytes", used: self.budget.used(), most: self.budget.limit() };
+        [of(Kind::Sockets), of(Kind::Dials), of(Kind::Handshakes), bytes]
+    }
 }
 
 #[derive(Default)]
@@ -87,9 +126,16 @@ impl Handle {
         home: Arc<Home>,
         threads: Vec<Mailbox>,
         mesh: Arc<ArcSwap<Snapshot>>,
+        files: u64,
     ) -> Self {
         let budget = Budget::node(options.limits.node_bytes);
-        Self { options, home, budget, threads, pods: Mutex::default(), mesh, published: Mutex::default() }
+        let shares = Shares::new(options.limits.most(files));
+        Self { options, home, budget, shares, threads, pods: Mutex::default(), mesh, published: Mutex::default() }
+    }
+
+    /// What is in use of all that runs out, to be read at any time.
+    pub fn gauges(&self) -> Gauges {
+        Gauges { shares: Arc::clone(&self.shares), budget: self.budget.clone() }
     }
 
     /// Opens a pod's listeners in its network namespace (or in our own), where [`Options::listen`] says. When it returns `Ok`, connections
@@ -114,9 +160,14 @@ impl Handle {
         };
         let at = Arc::new(at);
         let budget = self.budget.pod(self.options.limits.pod_bytes);
-        for (&thread, listeners) in chosen.iter().zip(bound.map_err(failed)?) {
-            let (pod, netns, at, budget) = (pod.clone(), netns.clone(), at.clone(), budget.clone());
-            self.threads[thread].send(Command::Open(Box::new(Opening { pod, listeners, netns, at, budget })));
+        let (bound, spread) = (bound.map_err(failed)?, chosen.len());
+        // The listeners, and the namespace.
+        let share = self.shares.pod(bound.iter().map(Vec::len).sum::<usize>() + 1);
+        for (&thread, listeners) in chosen.iter().zip(bound) {
+            let (pod, netns, at) = (pod.clone(), netns.clone(), at.clone());
+            let (budget, share) = (budget.clone(), share.clone());
+            let opening = Opening { pod, listeners, netns, at, budget, share, spread };
+            self.threads[thread].send(Command::Open(Box::new(opening)));
         }
         pods.open.insert(pod.uid.clone(), chosen);
         Ok(())

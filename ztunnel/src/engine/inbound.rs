@@ -7,10 +7,11 @@ use std::sync::Arc;
 use hbone::StreamId;
 use hbone::request::{Authority, ConnectAnswer, ConnectRequest};
 
-use super::account::{Denied as DeniedLine, Ends, Reporter};
+use super::account::{Ends, Reporter};
 use super::failure::Failure;
 use super::flow::{Far, Flow, Judged, Origin, Socket, Stage, Story, Waiting, Way};
 use super::poll::Token;
+use super::shares::Kind;
 use super::table::Key;
 use super::thread::{Alarm, Worker};
 use super::tunnel::{End, Tunnel};
@@ -23,6 +24,15 @@ impl Worker {
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
         let End::Server { peer, local } = tunnel.end else { return };
         let site = tunnel.site.clone();
+        // For the socket of the application.
+        if let Err(refusal) = site.share.take(Kind::Sockets) {
+            let failure = Failure::Refused(refusal);
+            if let Some(session) = tunnel.session() {
+                session.connection.reject(id, failure.status());
+            }
+            self.mark_dirty(tunnel_key);
+            return self.deny(Reporter::Destination, (peer, local), &failure);
+        }
         site.enter();
         let key = self.flows.insert(Flow {
             site,
@@ -39,10 +49,6 @@ impl Worker {
             is_waiting: false,
         });
         tunnel.bind(id, key);
-        let is_full = self.flows.get(key).is_some_and(|flow| self.is_full(&flow.site));
-        if is_full {
-            return self.fail_flow(key, Failure::TooManyConnections);
-        }
         self.admit_stream(key, request);
     }
 
@@ -53,14 +59,18 @@ impl Worker {
         if let Some(session) = tunnel.session() {
             session.connection.reject(stream, status);
         }
-        let error = Failure::BadRequest(reason).to_string();
-        self.log_denied(&DeniedLine {
-            reporter: Reporter::Destination,
-            source: peer,
-            destination: local,
-            error: &error,
-        });
+        self.deny(Reporter::Destination, (peer, local), &Failure::BadRequest(reason));
         self.mark_dirty(key);
+    }
+
+    /// A peer has asked for what no honest one asks for. Whoever goes on with that is sent away.
+    fn blame_peer(&mut self, key: Key<Tunnel>) {
+        let now = self.now;
+        let blamed =
+            self.tunnels.get_mut(key).and_then(Tunnel::session).map(|session| session.connection.fault_found(now));
+        if let Some(Err(error)) = blamed {
+            self.fail_tunnel(key, error.into());
+        }
     }
 
     /// Validates and judges a request, and dials the application.
@@ -91,7 +101,13 @@ impl Worker {
         );
         let delivery = match decision {
             Inbound::Need(_) => return self.park_flow(key, Waiting::Request(request)),
-            Inbound::Reject { error, .. } => return self.fail_flow(key, Failure::Inbound(Arc::new(error))),
+            Inbound::Reject { error, .. } => {
+                let is_fault = error.status() == 400;
+                self.fail_flow(key, Failure::Inbound(Arc::new(error)));
+                return if is_fault {
+                    self.blame_peer(tunnel)
+                };
+            }
             Inbound::Deliver(delivery) => delivery,
         };
         let judged = Judged { source, destination: delivery.app, identity: Some(identity), doubtful_since: None };
@@ -149,6 +165,10 @@ impl Worker {
             flow.to_app.queue.put_own(&super::proxy_header::encode(header));
         }
         let site = flow.site.clone();
+        if let Err(refusal) = site.share.take(Kind::Dials) {
+            return self.fail_flow(key, Failure::Refused(refusal));
+        }
+        flow.stage = Stage::Dialling;
         let dialled = site.dial(delivery.dial, site.source_of(delivery.from));
         let (stream, connected) = match dialled {
             Ok(dialling) => (dialling.stream, dialling.connected),
@@ -156,7 +176,6 @@ impl Worker {
         };
         let watched = self.poll.add_edge(&stream, Token::App(key));
         let Some(flow) = self.flows.get_mut(key) else { return };
-        flow.stage = Stage::Dialling;
         flow.app = Some(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
         match (watched, connected) {
             (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
@@ -169,6 +188,7 @@ impl Worker {
     pub(super) fn app_connected(&mut self, key: Key<Flow>) {
         let snapshot = self.snapshot();
         let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.site.share.give(Kind::Dials);
         flow.stage = Stage::Open;
         flow.deadline = None;
         let Far::Stream { tunnel, id } = flow.far else { return };

@@ -2,15 +2,17 @@
 //! Pods come and go: listeners, accepting, closing, draining.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::account::{Denied, Reporter};
+use super::account::{Denied, LeftOut, Reporter};
 use super::command::{CloseHow, Done, Opening, Role};
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Origin, Socket, Stage, Story, Waiting, Way};
 use super::poll::Token;
+use super::shares::Kind;
 use super::site::{Phase, Site};
 use super::table::Key;
 use super::thread::{Alarm, Worker};
@@ -25,10 +27,10 @@ pub(super) struct Listening {
 }
 
 impl Worker {
-    pub(super) fn open_site(&mut self, opening: Opening) {
-        let Opening { pod, netns, at, budget, listeners } = opening;
-        let uid = pod.uid.clone();
-        let mut site = Site::new(pod, netns, at, budget, &self.options);
+    pub(super) fn open_site(&mut self, mut opening: Opening) {
+        let uid = opening.pod.uid.clone();
+        let listeners = std::mem::take(&mut opening.listeners);
+        let mut site = Site::new(opening, &self.options);
         site.is_transparent = listeners.iter().any(|(_, listener)| listener.is_transparent());
         let site = Rc::new(site);
         for (role, listener) in listeners {
@@ -62,8 +64,11 @@ impl Worker {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                 _ => {
-                    // Most likely out of file descriptors: a busy loop would help nobody.
-                    tracing::warn!(%error, pod = listening.site.pod.uid, "cannot accept connections; resting {REST:?}");
+                    // Most likely out of file descriptors: a busy loop would help nobody, nor would a line for each try.
+                    if self.complained.is_none_or(|at| self.now.duration_since(at) >= COMPLAIN_AGAIN) {
+                        self.complained = Some(self.now);
+                        tracing::warn!(%error, pod = listening.site.pod.uid, "cannot accept connections and tries again every {REST:?}; check the limit on open files (LimitNOFILE, fs.file-max)");
+                    }
                     self.poll.remove(&listening.listener);
                     self.timers.set(self.now + REST, Alarm::Listener(key));
                 }
@@ -71,7 +76,7 @@ impl Worker {
         }
     }
 
-    fn accepted(&mut self, role: Role, site: Rc<Site>, stream: Stream, peer: std::net::SocketAddr) {
+    fn accepted(&mut self, role: Role, site: Rc<Site>, stream: Stream, peer: SocketAddr) {
         let destination = match role {
             Role::Inbound => stream.local(),
             Role::Outbound | Role::Plaintext => {
@@ -82,10 +87,9 @@ impl Worker {
             }
         };
         let Ok(destination) = destination else { return };
-        if self.is_full(&site) {
+        if let Err(refusal) = site.share.take(Kind::Sockets) {
             let reporter = if role == Role::Outbound { Reporter::Source } else { Reporter::Destination };
-            let error = Failure::TooManyConnections.to_string();
-            self.log_denied(&Denied { reporter, source: peer, destination, error: &error });
+            self.deny(reporter, (peer, destination), &Failure::Refused(refusal));
             return stream.reset();
         }
         if role == Role::Inbound {
@@ -121,14 +125,22 @@ impl Worker {
         }
     }
 
-    /// Whether a pod, or all of them, have all the connections they may have.
-    pub(super) fn is_full(&self, site: &Site) -> bool {
-        site.live.get() >= self.most_per_site || self.flows.len() + self.tunnels.len() >= self.most
+    /// Says why a connection came to nothing before it was known what it was. Counted always, written unless there are too many.
+    pub(super) fn deny(&mut self, reporter: Reporter, (source, destination): (SocketAddr, SocketAddr), why: &Failure) {
+        self.book.accounts().refused(reporter, why.reason());
+        if self.gate.admits(self.now, source.ip()) {
+            let denied = Denied { reporter, source, destination, error: &why.to_string() };
+            self.log.denied(std::time::SystemTime::now(), &denied);
+        }
     }
 
-    /// Says why a connection came to nothing before it was known what it was.
-    pub(super) fn log_denied(&mut self, denied: &Denied<'_>) {
-        self.log.denied(std::time::SystemTime::now(), denied);
+    /// Says how many lines were left out since the last time.
+    pub(super) fn tell_left_out(&mut self) {
+        let LeftOut { lines, about } = self.gate.sweep(self.now);
+        if let Some(source) = about {
+            self.book.accounts().left_out(lines);
+            tracing::warn!(lines, %source, "left out lines about failed connections, among them some from this source; mesh_refused_connections_total counts them all");
+        }
     }
 
     pub(super) fn close_site(&mut self, uid: &str, how: CloseHow, done: &Arc<Done>) {
@@ -212,6 +224,8 @@ impl Worker {
     }
 }
 
+/// How often it is said that nothing can be accepted.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(5);
 /// How long a listener rests when nothing can be accepted.
 const REST: Duration = Duration::from_millis(100);
 /// Connections that can wait in a listener's queue.

@@ -22,6 +22,7 @@ mod poll;
 mod pool;
 mod proxy_header;
 mod relay;
+mod shares;
 mod site;
 mod start;
 mod table;
@@ -30,8 +31,9 @@ mod timers;
 mod tunnel;
 
 pub use command::{CloseHow, Credentials, Demand, ListenAt, Pod, Role, Shared};
-pub use handle::{Handle, OpenError};
+pub use handle::{Gauges, Handle, OpenError, Usage};
 pub use options::{Deadlines, Limits, Options};
+pub use shares::Kind;
 pub use start::{Engine, StartError};
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a tunnel comes to stand: accepted or dialled, then the TLS handshake, then the protocol core.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hbone::Connection;
 
-use super::account::{Denied, Reporter};
+use super::account::Reporter;
 use super::failure::Failure;
 use super::flow::{Read, Socket};
 use super::poll::Token;
+use super::shares::Kind;
 use super::site::{Phase as SitePhase, Site};
 use super::table::Key;
 use super::thread::{Waiter, Worker};
@@ -20,19 +21,13 @@ use crate::net::Stream;
 use crate::tls::{Established, Progress};
 
 impl Worker {
-    /// A peer connects to 15008.
+    /// A peer connects to 15008. Its socket is counted already.
     pub(super) fn accept_tunnel(&mut self, site: Rc<Site>, stream: Stream, peer: SocketAddr, local: SocketAddr) {
-        if site.handshakes.get() >= self.options.limits.handshakes_per_pod {
-            let error = Failure::TooManyHandshakes.to_string();
-            self.log_denied(&Denied {
-                reporter: Reporter::Destination,
-                source: peer,
-                destination: local,
-                error: &error,
-            });
+        if let Err(failure) = self.begin_handshake(&site, peer.ip()) {
+            site.share.give(Kind::Sockets);
+            self.deny(Reporter::Destination, (peer, local), &failure);
             return stream.reset();
         }
-        site.handshakes.set(site.handshakes.get() + 1);
         self.book.accounts().socket_opened(Reporter::Destination);
         let socket = Socket::connected(stream);
         let mut tunnel = Tunnel::new(site, End::Server { peer, local }, Phase::Parked, socket);
@@ -40,6 +35,27 @@ impl Worker {
         if let Some(key) = self.watch_tunnel(tunnel) {
             self.arm_server(key);
         }
+    }
+
+    /// Whether one more handshake may begin. Until it ends nobody knows who the peer is, so an address gets no more than it leaves to
+    /// the others, and addresses that are in no workload's record get no more than half together.
+    fn begin_handshake(&mut self, site: &Site, source: IpAddr) -> Result<(), Failure> {
+        let (allowed, used) = (site.share.allowed(Kind::Handshakes), site.share.used(Kind::Handshakes));
+        if used >= allowed / 2 && !self.is_of_the_mesh(site, source) {
+            return Err(Failure::HandshakesOfStrangers(used));
+        }
+        let free = allowed.saturating_sub(used).div_ceil(site.spread);
+        let entered = site.sources.borrow_mut().enter(source, site.per_source, free);
+        entered.map_err(Failure::HandshakesOfSource)?;
+        site.share.take(Kind::Handshakes).map_err(|refusal| {
+            site.sources.borrow_mut().leave(source);
+            Failure::Refused(refusal)
+        })
+    }
+
+    fn is_of_the_mesh(&mut self, site: &Site, source: IpAddr) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.own(&site.name).is_some_and(|own| snapshot.workload_at(&own.network, source).is_some())
     }
 
     /// Puts a new tunnel into the table and under epoll.
@@ -120,7 +136,8 @@ impl Worker {
             // An alert may be waiting to be sent, which failing does.
             Err(error) => return self.fail_tunnel(key, error.into()),
         }
-        self.mark_dirty(key);
+        // At once: the buffer goes back before the next handshake wants one, however many there are in this turn.
+        self.flush_tunnel(key);
         if more {
             self.queue_tunnel(key);
         }
@@ -136,11 +153,13 @@ impl Worker {
             Err(error) => return self.fail_tunnel(key, error.into()),
         };
         let connection = match &tunnel.end {
-            End::Client(_) => Connection::client(tunnel.site.client.clone(), now),
-            End::Server { .. } => {
-                let site = &tunnel.site;
-                site.handshakes.set(site.handshakes.get().saturating_sub(1));
-                Connection::server(site.server.clone(), now)
+            End::Client(_) => {
+                tunnel.site.share.give(Kind::Dials);
+                Connection::client(tunnel.site.client.clone(), now)
+            }
+            End::Server { peer, .. } => {
+                tunnel.site.end_handshake(peer.ip());
+                Connection::server(tunnel.site.server.clone(), now)
             }
         };
         tunnel.phase = Phase::Open(Box::new(Session { connection, records, peer }));

@@ -8,6 +8,7 @@ use mesh_proto::contract::port;
 
 use super::account::AccessLog;
 use super::command::ListenAt;
+use super::shares::Most;
 use crate::net::socket::{SocketOptions, Transparent, any_address};
 
 /// See the module.
@@ -63,8 +64,19 @@ pub struct Deadlines {
 /// What is held at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Inbound TLS handshakes under way per pod and thread: strangers can start them.
+    /// `LATEEN_MAX_SOCKETS`: sockets of all connections. `None` leaves some of the process's open files to the control side and takes
+    /// the rest. A pod gets no more of these, nor of the next two, than is still free.
+    pub sockets: Option<usize>,
+    /// `LATEEN_MAX_DIALS`: connections that are being opened. `None` is half of the sockets.
+    pub dials: Option<usize>,
+    /// `LATEEN_MAX_HANDSHAKES`: inbound TLS handshakes under way. `None` is a quarter of the sockets, and 4096 at most.
+    pub handshakes: Option<usize>,
+    /// `LATEEN_MAX_HANDSHAKES_PER_POD`: the same for one pod. Addresses that discovery does not know get half of them together.
     pub handshakes_per_pod: usize,
+    /// `LATEEN_MAX_HANDSHAKES_PER_SOURCE`: the same for one address that connects to one pod.
+    pub handshakes_per_source: usize,
+    /// `LATEEN_DENIED_LOG_LINES`: lines per second about failed connections from one address, on each thread; 0 writes them all.
+    pub denied_lines: u32,
     /// Bytes buffered for one tunnel's streams.
     pub tunnel_bytes: usize,
     /// Bytes buffered for one pod's streams.
@@ -103,9 +115,41 @@ impl Default for Deadlines {
     }
 }
 
+impl Limits {
+    /// What there is when the process may have so many open files.
+    pub(super) fn most(&self, files: u64) -> Most {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let reserve = (files / 10).clamp(RESERVE.0, RESERVE.1);
+        let sockets = self.sockets.unwrap_or_else(|| files.saturating_sub(reserve).max(LEAST_SOCKETS));
+        Most {
+            sockets,
+            dials: self.dials.unwrap_or(sockets / 2),
+            handshakes: self.handshakes.unwrap_or((sockets / 4).min(MOST_HANDSHAKES)),
+            handshakes_per_pod: self.handshakes_per_pod,
+        }
+    }
+}
+
+impl Deadlines {
+    /// For a tunnel to stand.
+    pub(super) fn tunnel(&self) -> Duration {
+        self.connect + self.handshake
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshakes_per_pod: 256, tunnel_bytes: 64 << 20, pod_bytes: 128 << 20, node_bytes: 512 << 20 }
+        Self {
+            sockets: None,
+            dials: None,
+            handshakes: None,
+            handshakes_per_pod: 1024,
+            handshakes_per_source: 128,
+            denied_lines: 10,
+            tunnel_bytes: 64 << 20,
+            pod_bytes: 128 << 20,
+            node_bytes: 512 << 20,
+        }
     }
 }
 
@@ -123,5 +167,32 @@ impl ListenAt {
     /// What the proxy's own pod gets: HBONE only.
     pub fn at_home(ipv6: bool) -> Self {
         Self { outbound: None, plaintext: None, ..Self::in_pods(ipv6) }
+    }
+}
+
+/// Open files left to the control side, to pods' namespaces and to what data threads have besides sockets: a tenth within these bounds.
+const RESERVE: (usize, usize) = (64, 1024);
+/// What connections get even if the limit of open files says otherwise.
+const LEAST_SOCKETS: usize = 64;
+/// Handshakes are begun by strangers, cost memory and end within seconds: more than a node can shake in that time are of no use.
+const MOST_HANDSHAKES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_open_files() {
+        let limits = Limits::default();
+        let of = |files| {
+            let most = limits.most(files);
+            (most.sockets, most.dials, most.handshakes)
+        };
+        assert_eq!(of(1 << 20), ((1 << 20) - 1024, ((1 << 20) - 1024) / 2, 4096));
+        assert_eq!(of(1024), (922, 461, 230));
+        assert_eq!(of(100), (64, 32, 16));
+        assert_eq!(of(u64::MAX).2, 4096);
+        let set = Limits { sockets: Some(10), dials: Some(5), handshakes: Some(3), ..limits };
+        assert_eq!(set.most(1 << 20), Most { sockets: 10, dials: 5, handshakes: 3, handshakes_per_pod: 1024 });
     }
 }

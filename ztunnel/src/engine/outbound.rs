@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hbone::request::{Authority, Baggage, BaggageFields, ConnectAnswer, ConnectRequest, Forwarded, TraceParent};
 use hbone::{NoStream, StreamId};
@@ -16,6 +15,7 @@ use super::account::{Ends, Record};
 use super::failure::{Failure, Status};
 use super::flow::{Ending, Far, Flow, Judged, Socket, Stage, Story, Told, Waiting};
 use super::pool::CheckOut;
+use super::shares::Kind;
 use super::site::{Phase as SitePhase, Site};
 use super::table::Key;
 use super::thread::{Waiter, Worker};
@@ -132,10 +132,18 @@ impl Worker {
         let answer = site.pool.borrow_mut().check_out(self.now, &pool_key, key);
         match answer {
             CheckOut::Reuse(tunnel) => self.ask(key, tunnel),
-            CheckOut::Dial => self.dial_tunnel(&site, pool_key),
-            CheckOut::Wait => {}
+            CheckOut::Dial => {
+                self.wait_for_tunnel(key);
+                self.dial_tunnel(&site, pool_key);
+            }
+            CheckOut::Wait => self.wait_for_tunnel(key),
             CheckOut::Refused(failure) => self.fail_flow(key, failure),
         }
+    }
+
+    /// Many may wait for tunnels that are dialled one after the other; nobody waits longer than one dial may take.
+    fn wait_for_tunnel(&mut self, key: Key<Flow>) {
+        self.set_flow_deadline(key, self.now + self.options.deadlines.tunnel());
     }
 
     /// Dials a tunnel for the pool. Whatever goes wrong reaches everybody who waits for it.
@@ -145,13 +153,20 @@ impl Worker {
                 Failure::Certificate { identity: pool_key.identity.clone(), reason: "it has just run out".into() };
             return self.pool_failed(site, &pool_key, &failure);
         };
+        if let Err(refusal) = site.begin_dial() {
+            return self.pool_failed(site, &pool_key, &Failure::Refused(refusal));
+        }
         let dialled = credential
             .dial(pool_key.expected.iter().cloned().collect())
             .map_err(Failure::from)
             .and_then(|handshake| Ok((handshake, site.dial(pool_key.hop, None)?)));
         let (handshake, dialling) = match dialled {
             Ok(dialled) => dialled,
-            Err(failure) => return self.pool_failed(site, &pool_key, &failure),
+            Err(failure) => {
+                site.share.give(Kind::Dials);
+                site.share.give(Kind::Sockets);
+                return self.pool_failed(site, &pool_key, &failure);
+            }
         };
         let socket = Socket::connecting(dialling.stream);
         let phase = Phase::Connecting(Box::new(handshake));
@@ -177,7 +192,7 @@ impl Worker {
     }
 
     pub(super) fn pool_failed(&mut self, site: &Rc<Site>, pool_key: &PoolKey, failure: &Failure) {
-        let waiting = site.pool.borrow_mut().failed(self.now, pool_key, failure.clone());
+        let waiting = site.pool.borrow_mut().failed(self.now, pool_key, failure.clone(), failure.speaks_for());
         for flow in waiting {
             self.fail_flow(flow, failure.clone());
         }
@@ -186,6 +201,7 @@ impl Worker {
     /// The peer has said how many streams it takes.
     pub(super) fn limit_streams(&mut self, key: Key<Tunnel>) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.is_greeted = true;
         let Tunnel { site, end: End::Client(pool_key), phase: Phase::Open(session), .. } = tunnel else { return };
         let room = session.connection.request_room();
         if room > 0 {
@@ -311,10 +327,24 @@ impl Worker {
                 reason: format!("none came within {:?}; check the control plane", deadlines.certificate).into(),
             },
             Stage::Parked(_) => return self.parked_in_vain(key),
-            Stage::Pooled(_) | Stage::Asked(_) => Failure::AnswerTimeout(deadlines.answer),
+            Stage::Pooled(hop) => Failure::NoTunnel { to: hop.key.hop, after: deadlines.tunnel() },
+            Stage::Asked(_) => return self.unanswered(key),
             Stage::Dialling => Failure::ConnectTimeout { after: deadlines.connect },
         };
         self.fail_flow(key, failure);
+    }
+
+    /// Nobody has answered a CONNECT in time. The other proxy gives up on its application sooner than we do on it, so it answers
+    /// nobody: the next connection gets another tunnel.
+    fn unanswered(&mut self, key: Key<Flow>) {
+        let Some(Flow { stage: Stage::Asked(hop), far: Far::Stream { tunnel, .. }, site, .. }) = self.flows.get(key)
+        else {
+            return;
+        };
+        let tunnel = *tunnel;
+        site.pool.borrow_mut().withdraw(&hop.key, tunnel);
+        self.fail_flow(key, Failure::AnswerTimeout(self.options.deadlines.answer));
+        self.tunnel_goes_away(tunnel);
     }
 
     /// The fact a flow is parked for has not come in time. What is known by now may still decide it.
@@ -382,7 +412,5 @@ fn is_own_port(number: u16) -> bool {
     [port::OUTBOUND, port::INBOUND_PLAINTEXT, port::INBOUND_HBONE].contains(&number)
 }
 
-/// How long a failed dial speaks for the connections that come next.
-pub(super) const REFUSED_FOR: Duration = Duration::from_millis(500);
 /// How often a connection that carried nothing yet is moved to another tunnel.
 const RETRIES: u8 = 1;

@@ -8,6 +8,7 @@ use super::account::Ends;
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Judged, Read, Sink, Socket, Source, Stage, Story, Waiting, Way, Wrote};
 use super::poll::{Readiness, Token};
+use super::shares::Kind;
 use super::table::Key;
 use super::thread::Worker;
 use crate::decide::{self, Admitted, Delivery, Inbound};
@@ -48,12 +49,20 @@ impl Worker {
     /// Opens a plain TCP connection for a flow.
     pub(super) fn dial_far(&mut self, key: Key<Flow>, to: SocketAddr, from: Option<IpAddr>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let dialling = match flow.site.dial(to, from) {
-            Ok(dialling) => dialling,
-            Err(error) => return self.fail_flow(key, error.into()),
-        };
+        let site = flow.site.clone();
+        if let Err(refusal) = site.begin_dial() {
+            return self.fail_flow(key, Failure::Refused(refusal));
+        }
         flow.stage = Stage::Dialling;
         flow.deadline = None;
+        let dialling = match site.dial(to, from) {
+            Ok(dialling) => dialling,
+            Err(error) => {
+                // There is no socket to be given back with the flow.
+                site.share.give(Kind::Sockets);
+                return self.fail_flow(key, error.into());
+            }
+        };
         let (stream, connected) = (dialling.stream, dialling.connected);
         let watched = self.poll.add_edge(&stream, Token::Far(key));
         flow.far = Far::Socket(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
@@ -80,6 +89,7 @@ impl Worker {
 
     fn far_connected(&mut self, key: Key<Flow>) {
         if let Some(flow) = self.flows.get_mut(key) {
+            flow.site.share.give(Kind::Dials);
             flow.stage = Stage::Open;
             flow.deadline = None;
         }

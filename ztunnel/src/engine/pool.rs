@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which tunnel a new stream goes through: reuse | dial | wait | refused. One pool per pod and thread. Pure: time is an argument.
 //!
-//! At most one tunnel per key is being dialled; who comes meanwhile waits for it, and if it fails they all fail with it, as do those
-//! who come within a moment after. A tunnel with room for streams is reused; one that nobody has asked for in a while is released.
+//! At most one tunnel per key is being dialled; who comes meanwhile waits for it, and if it fails they all fail with it. Whether a failure
+//! also speaks for those who come within a moment after, the caller says. A tunnel with room for streams is reused; one that nobody has asked for in a while is released.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -15,8 +15,6 @@ pub(super) struct Limits {
     pub(super) streams: usize,
     /// How long an unasked-for tunnel is kept.
     pub(super) unused: Duration,
-    /// How long a failed dial speaks for the next ones.
-    pub(super) refused: Duration,
 }
 
 /// Tunnels `T` by key `K`, waiters `W`, and why a dial failed `E`.
@@ -28,8 +26,6 @@ pub(super) struct Pool<K, T, W, E> {
 struct Entry<T, W, E> {
     tunnels: Vec<Member<T>>,
     dial: Dial<W, E>,
-    /// Set whenever somebody asks.
-    asked: Instant,
 }
 
 struct Member<T> {
@@ -67,10 +63,9 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
     /// Asks for a tunnel.
     pub(super) fn check_out(&mut self, now: Instant, key: &K, waiter: W) -> CheckOut<T, E> {
         if !self.keys.contains_key(key) {
-            self.keys.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Dial::No, asked: now });
+            self.keys.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Dial::No });
         }
         let Some(entry) = self.keys.get_mut(key) else { return CheckOut::Wait };
-        entry.asked = now;
         // The fullest with room, so that the others can fall idle.
         let with_room = entry.tunnels.iter_mut().filter(|member| member.streams < member.limit);
         if let Some(member) = with_room.max_by_key(|member| member.streams) {
@@ -109,12 +104,26 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
         Connected { ready, again }
     }
 
-    /// A dial failed. Answers who waited for it.
-    pub(super) fn failed(&mut self, now: Instant, key: &K, error: E) -> Vec<W> {
+    /// A dial failed. Answers who waited for it. The error also answers those who come within `speaks_for`.
+    pub(super) fn failed(&mut self, now: Instant, key: &K, error: E, speaks_for: Duration) -> Vec<W> {
         let Some(entry) = self.keys.get_mut(key) else { return Vec::new() };
-        match std::mem::replace(&mut entry.dial, Dial::Failed { until: now + self.limits.refused, error }) {
+        let failed = match speaks_for {
+            Duration::ZERO => Dial::No,
+            _ => Dial::Failed { until: now + speaks_for, error },
+        };
+        match std::mem::replace(&mut entry.dial, failed) {
             Dial::Running(waiters) => waiters.into(),
             Dial::No | Dial::Failed { .. } => Vec::new(),
+        }
+    }
+
+    /// A tunnel that stood was of no use: the error answers those who come within `speaks_for`, unless somebody dials already.
+    pub(super) fn turned_away(&mut self, now: Instant, key: &K, error: E, speaks_for: Duration) {
+        if let Some(entry) = self.keys.get_mut(key)
+            && !matches!(entry.dial, Dial::Running(_))
+            && speaks_for > Duration::ZERO
+        {
+            entry.dial = Dial::Failed { until: now + speaks_for, error };
         }
     }
 
@@ -161,9 +170,16 @@ impl<K: Hash + Eq + Clone, T: Copy + PartialEq, W: PartialEq, E: Clone> Pool<K, 
                 }
                 !is_unused
             });
-            let is_dialling = matches!(entry.dial, Dial::Running(_));
-            is_dialling || !entry.tunnels.is_empty() || now.duration_since(entry.asked) < unused
+            let says_something = match entry.dial {
+                Dial::No => false,
+                Dial::Running(_) => true,
+                Dial::Failed { until, .. } => now < until,
+            };
+            says_something || !entry.tunnels.is_empty()
         });
+        if self.keys.is_empty() {
+            self.keys = HashMap::new();
+        }
         expired
     }
 
@@ -184,7 +200,8 @@ pub(super) struct Connected<W> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { streams: 2, unused: Duration::from_secs(300), refused: Duration::from_millis(500) };
+    const LIMITS: Limits = Limits { streams: 2, unused: Duration::from_secs(300) };
+    const MOMENT: Duration = Duration::from_millis(200);
 
     fn pool() -> (Pool<&'static str, u32, u32, &'static str>, Instant) {
         (Pool::new(LIMITS), Instant::now())
@@ -214,15 +231,42 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_speaks_for_all_waiters_and_for_a_moment() {
+    fn a_failure_speaks_for_all_waiters_and_for_a_moment_if_it_is_told_to() {
         let (mut pool, now) = pool();
         pool.check_out(now, &"a", 1);
         pool.check_out(now, &"a", 2);
         pool.check_out(now, &"a", 3);
         pool.forget(&"a", &2);
-        assert_eq!(pool.failed(now, &"a", "refused"), [1, 3]);
-        assert_eq!(pool.check_out(now, &"a", 4), CheckOut::Refused("refused"));
-        assert_eq!(pool.check_out(now + LIMITS.refused, &"a", 4), CheckOut::Dial);
+        assert_eq!(pool.failed(now, &"a", "stranger", MOMENT), [1, 3]);
+        assert_eq!(pool.check_out(now + MOMENT - Duration::from_nanos(1), &"a", 4), CheckOut::Refused("stranger"));
+        assert!(pool.expire(now).is_empty());
+        assert_eq!(pool.check_out(now, &"a", 4), CheckOut::Refused("stranger"), "not forgotten before its time");
+        assert_eq!(pool.check_out(now + MOMENT, &"a", 4), CheckOut::Dial);
+        assert_eq!(pool.failed(now, &"a", "refused", Duration::ZERO), [4]);
+        assert_eq!(pool.check_out(now, &"a", 5), CheckOut::Dial, "a hop that may be back any moment is asked again");
+    }
+
+    #[test]
+    fn a_hundred_connections_to_a_dead_hop_are_one_dial() {
+        let (mut pool, now) = pool();
+        let dials = (0..100).filter(|waiter| pool.check_out(now, &"a", *waiter) == CheckOut::Dial).count();
+        assert_eq!(dials, 1);
+        assert_eq!(pool.failed(now, &"a", "timeout", Duration::ZERO).len(), 100);
+        pool.expire(now);
+        assert!(pool.keys.is_empty(), "nothing is kept of a hop that is not asked for");
+    }
+
+    #[test]
+    fn who_turns_us_away_is_not_asked_again_at_once_unless_somebody_asks_already() {
+        let (mut pool, now) = pool();
+        pool.check_out(now, &"a", 1);
+        pool.connected(now, &"a", 10);
+        pool.withdraw(&"a", 10);
+        pool.turned_away(now, &"a", "alert", MOMENT);
+        assert_eq!(pool.check_out(now, &"a", 2), CheckOut::Refused("alert"));
+        assert_eq!(pool.check_out(now + MOMENT, &"a", 2), CheckOut::Dial);
+        pool.turned_away(now + MOMENT, &"a", "alert", MOMENT);
+        assert_eq!(pool.check_out(now + MOMENT, &"a", 3), CheckOut::Wait);
     }
 
     #[test]

@@ -6,16 +6,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use hbone::Budget;
 use hbone::request::Baggage;
 
-use super::command::{Done, ListenAt, Pod};
+use super::command::{Done, ListenAt, Opening, Pod};
 use super::failure::Failure;
 use super::flow::Flow;
 use super::listen::Listening;
 use super::options::Options;
 use super::outbound::PoolKey;
 use super::pool::{Limits, Pool};
+use super::shares::{Kind, Refusal, Share, Sources};
 use super::table::Key;
 use super::tunnel::Tunnel;
 use crate::mesh::{PodName, Workload};
@@ -37,8 +37,13 @@ pub(super) struct Site {
     pub(super) baggage: RefCell<Option<(Arc<Workload>, Option<Baggage>)>>,
     /// When the control side was last asked for the pod's record.
     pub(super) demanded: Cell<Option<Instant>>,
-    /// Inbound handshakes under way.
-    pub(super) handshakes: Cell<usize>,
+    /// Sockets, dials and handshakes the pod has on all threads.
+    pub(super) share: Arc<Share>,
+    /// Who has how many handshakes under way on this thread, and how many one may have.
+    pub(super) sources: RefCell<Sources>,
+    pub(super) per_source: usize,
+    /// How many threads listen for the pod.
+    pub(super) spread: usize,
     /// Flows and tunnels that exist.
     pub(super) live: Cell<usize>,
     pub(super) phase: Cell<Phase>,
@@ -59,13 +64,8 @@ pub(super) enum Phase {
 }
 
 impl Site {
-    pub(super) fn new(
-        pod: Arc<Pod>,
-        netns: Option<Arc<PodNetns>>,
-        at: Arc<ListenAt>,
-        budget: Budget,
-        options: &Options,
-    ) -> Self {
+    pub(super) fn new(opening: Opening, options: &Options) -> Self {
+        let Opening { pod, netns, at, budget, share, spread, .. } = opening;
         let name = PodName {
             name: pod.name.as_str().into(),
             namespace: pod.namespace.as_str().into(),
@@ -78,10 +78,11 @@ impl Site {
             max_frame_size: options.frame_size,
             stream_limit: options.stream_window as usize,
             tunnel_limit: options.limits.tunnel_bytes,
+            opening_timeout: options.deadlines.handshake,
             ..defaults
         };
         let streams = usize::from(options.pool_max_streams.max(1));
-        let limits = Limits { streams, unused: options.pool_unused_release, refused: super::outbound::REFUSED_FOR };
+        let limits = Limits { streams, unused: options.pool_unused_release };
         let client = hbone::Options { max_streams: streams as u32, ..common(hbone::Options::client(budget.clone())) };
         Self {
             name,
@@ -91,7 +92,10 @@ impl Site {
             listeners: RefCell::default(),
             baggage: RefCell::default(),
             demanded: Cell::new(None),
-            handshakes: Cell::new(0),
+            share,
+            sources: RefCell::default(),
+            per_source: options.limits.handshakes_per_source.div_ceil(spread.max(1)),
+            spread,
             live: Cell::new(0),
             phase: Cell::new(Phase::Open),
             waiting: RefCell::default(),
@@ -111,6 +115,18 @@ impl Site {
             None => dial.socket(&self.socket)?,
         };
         dial.connect_with(stream, &self.socket)
+    }
+
+    /// Takes what a connection needs that is opened from here: a socket, and the right to connect it.
+    pub(super) fn begin_dial(&self) -> Result<(), Refusal> {
+        self.share.take(Kind::Dials)?;
+        self.share.take(Kind::Sockets).inspect_err(|_| self.share.give(Kind::Dials))
+    }
+
+    /// An inbound handshake has ended, well or not.
+    pub(super) fn end_handshake(&self, source: IpAddr) {
+        self.share.give(Kind::Handshakes);
+        self.sources.borrow_mut().leave(source);
     }
 
     /// One more flow or tunnel.

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::command::Shared;
 use super::handle::{Handle, Inbox, Mailbox};
@@ -56,6 +57,7 @@ impl Engine {
             ready.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once"))).map_err(StartError::Thread)?;
             mailboxes.push(Mailbox { queue: sender, wake });
         }
-        Ok(Handle::new(options, home, mailboxes, shared.mesh.clone()))
+        let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| StartError::Thread(errno.into()))?;
+        Ok(Handle::new(options, home, mailboxes, shared.mesh.clone(), files))
     }
 }

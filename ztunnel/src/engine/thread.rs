@@ -12,11 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
 use mesh_proto::spiffe::Identity;
-use nix::sys::resource::{Resource, getrlimit};
 use rand::rngs::ThreadRng;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::account::{Book, LogBuffer};
+use super::account::{Book, Gate, LogBuffer};
 use super::buffers::{Buffers, ROOM};
 use super::command::{Command, Credentials, Demand, Done, Shared};
 use super::failure::Failure;
@@ -56,13 +55,12 @@ pub(super) struct Worker {
     pub(super) parked: Parked,
     pub(super) book: Book,
     pub(super) log: LogBuffer,
+    /// Which lines about failed connections are left out.
+    pub(super) gate: Gate,
+    /// When somebody was last told that nothing can be accepted.
+    pub(super) complained: Option<Instant>,
     pub(super) rng: ThreadRng,
     pub(super) now: Instant,
-    /// Flows and tunnels one pod may have here, and all pods together.
-    pub(super) most_per_site: usize,
-    pub(super) most: usize,
-    /// Bytes that wait for applications whose far side is gone.
-    pub(super) orphaned: usize,
     pub(super) draining: Option<Arc<Done>>,
     /// What is read from a tunnel's socket, what came out of its records, control frames, what a pair of sockets exchanges.
     pub(super) arrived: Buffer,
@@ -107,9 +105,6 @@ impl Worker {
     pub(super) fn new(options: Arc<Options>, shared: &Shared, inbox: Inbox) -> std::io::Result<Self> {
         let poll = Poll::new()?;
         poll.add_level(&*inbox.wake, Token::Wake)?;
-        let (files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // A flow may have two sockets. A tenth is left to the control side, and no pod gets more than half of the rest.
-        let most = usize::try_from(files / 10 * 9).unwrap_or(usize::MAX) / options.threads / 2;
         let now = Instant::now();
         let mut timers = Timers::new();
         timers.set(now + SWEEP, Alarm::Sweep);
@@ -129,11 +124,10 @@ impl Worker {
             parked: Parked::default(),
             book: Book::new(shared.accounts.clone()),
             log: LogBuffer::new(options.access_log.clone()),
+            gate: Gate::new(now, options.limits.denied_lines),
+            complained: None,
             rng: rand::rng(),
             now,
-            most_per_site: (most / 2).max(LEAST_PER_SITE),
-            most: most.max(LEAST_PER_SITE),
-            orphaned: 0,
             draining: None,
             arrived: Buffer::with_room(ROOM),
             opened: Buffer::with_room(ROOM),
@@ -298,6 +292,7 @@ impl Worker {
                     self.book.sweep(self.now);
                 }
                 self.forget_gone();
+                self.tell_left_out();
             }
         }
     }
@@ -337,8 +332,6 @@ impl Worker {
     }
 }
 
-/// What a pod may have even if the limit on files says otherwise.
-const LEAST_PER_SITE: usize = 64;
 /// How often pools and accounts are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often the control side is asked for the same record.

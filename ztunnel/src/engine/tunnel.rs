@@ -39,6 +39,8 @@ pub(super) struct Tunnel {
     pub(super) broken: Option<Arc<std::io::Error>>,
     pub(super) is_dirty: bool,
     pub(super) is_queued: bool,
+    /// The peer has sent its SETTINGS.
+    pub(super) is_greeted: bool,
     /// When the phase has taken too long.
     pub(super) deadline: Option<Instant>,
     /// The earliest alarm that is set.
@@ -84,6 +86,7 @@ impl Tunnel {
             broken: None,
             is_dirty: false,
             is_queued: false,
+            is_greeted: false,
             deadline: None,
             alarm: None,
         }

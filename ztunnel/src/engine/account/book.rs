@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::labels::{Labels, Reporter};
+use super::reason::Reason;
 use crate::decide::Party;
 
 /// The sum of a series over all threads.
@@ -41,6 +42,8 @@ pub struct Series {
 pub struct Accounts {
     sheets: Mutex<Vec<Arc<Cells>>>,
     sockets: [AtomicI64; 2],
+    refused: [[AtomicU64; Reason::COUNT]; 2],
+    left_out: AtomicU64,
 }
 
 /// The cells of one label set on one thread. Only that thread writes.
@@ -80,6 +83,26 @@ impl Accounts {
 
     pub(crate) fn socket_closed(&self, reporter: Reporter) {
         self.sockets[reporter as usize].fetch_sub(1, Relaxed);
+    }
+
+    /// How many connections of one reporter came to nothing for a reason, before it was known what they were.
+    pub fn refusals(&self, reporter: Reporter) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL
+            .into_iter()
+            .map(move |reason| (reason, self.refused[reporter as usize][reason as usize].load(Relaxed)))
+    }
+
+    /// Log lines about them that were left out because there were too many.
+    pub fn lines_left_out(&self) -> u64 {
+        self.left_out.load(Relaxed)
+    }
+
+    pub(crate) fn refused(&self, reporter: Reporter, reason: Reason) {
+        self.refused[reporter as usize][reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn left_out(&self, lines: u64) {
+        self.left_out.fetch_add(lines, Relaxed);
     }
 
     fn add(&self, cells: Arc<Cells>) {

@@ -5,14 +5,18 @@
 //! formatted once, at its end.
 
 mod book;
+mod gate;
 mod labels;
 mod log;
+mod reason;
 mod record;
 
 pub use book::{Accounts, Series, Totals};
 pub use labels::{Flag, Labels, Reporter};
 pub use log::{AccessLog, IsEnabled, WriteLines};
+pub use reason::Reason;
 
 pub(crate) use book::Book;
+pub(crate) use gate::{Gate, LeftOut};
 pub(crate) use log::{Denied, LogBuffer};
 pub(crate) use record::{Ends, Record};

@@ -58,13 +58,26 @@ impl Record {
         self.handle.sent(bytes);
     }
 
-    /// Counts the connection as closed, and logs it.
-    pub(crate) fn close(self, book: &mut Book, log: &mut LogBuffer, now: Instant, ended: Result<(), (Flag, &str)>) {
+    /// Who opened the connection.
+    pub(crate) fn source(&self) -> SocketAddr {
+        self.ends.source
+    }
+
+    /// Counts the connection as closed, and logs it if there is a log for it.
+    pub(crate) fn close(
+        self,
+        book: &mut Book,
+        log: Option<&mut LogBuffer>,
+        now: Instant,
+        ended: Result<(), (Flag, &str)>,
+    ) {
         let error = match ended {
             Ok(()) => None,
             Err((_, text)) => Some(text),
         };
-        log.complete(SystemTime::now(), &self.as_line(now, error));
+        if let Some(log) = log {
+            log.complete(SystemTime::now(), &self.as_line(now, error));
+        }
         match ended {
             Err((flag, _)) if flag != Flag::None => {
                 book.handle(now, self.handle.labels().with_flag(flag)).closed(true);
