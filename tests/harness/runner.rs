@@ -22,8 +22,16 @@ use crate::{
 /// The tests of one file, on one world.
 pub struct Suite<W> {
     name: &'static str,
-    prepare: fn(World) -> Result<W>,
+    ground: Ground<W>,
     tests: Vec<(&'static str, Test<W>)>,
+}
+
+/// Where the tests of a file run.
+enum Ground<W> {
+    /// In a world of their own, out of which this makes what they share.
+    World(fn(World) -> Result<W>),
+    /// On the machine as it is.
+    Machine(fn() -> Result<W>),
 }
 
 /// One test: a claim as its name, and what shows it.
@@ -97,7 +105,13 @@ impl<W> Suite<W> {
     /// A suite without tests; `prepare` makes what its tests share out of a bare world.
     #[must_use]
     pub fn new(name: &'static str, prepare: fn(World) -> Result<W>) -> Self {
-        Self { name, prepare, tests: Vec::new() }
+        Self { name, ground: Ground::World(prepare), tests: Vec::new() }
+    }
+
+    /// A suite without tests that needs no world; `prepare` makes what its tests share, or says by [`skip`] why they cannot run here.
+    #[must_use]
+    pub fn without_world(name: &'static str, prepare: fn() -> Result<W>) -> Self {
+        Self { name, ground: Ground::Machine(prepare), tests: Vec::new() }
     }
 
     /// Adds a test.
@@ -131,6 +145,15 @@ impl<W> Suite<W> {
                 return Ok(count.result(Instant::now()));
             }
             tools::prepare()?;
+            if let Ground::Machine(prepare) = self.ground {
+                return match prepare() {
+                    Ok(subject) => Ok(self.each(arguments, subject)),
+                    Err(error) => match error.downcast_ref::<Skip>() {
+                        Some(why) => Ok(self.all_skipped(arguments, &why.0)),
+                        None => Err(error),
+                    },
+                };
+            }
             programs::build(false)?;
         }
         match arguments.place.enter(self.name)? {
@@ -141,24 +164,30 @@ impl<W> Suite<W> {
     }
 
     fn inside(&self, arguments: &Arguments) -> Result<ExitCode> {
+        let Ground::World(prepare) = self.ground else { return Err(anyhow!("this suite has no world to run in")) };
+        let world = prepare(World::create(&arguments.place.state)?).map_err(|error| {
+            self.print_logs(arguments);
+            error.context("the world of these tests could not be set up")
+        })?;
+        Ok(self.each(arguments, world))
+    }
+
+    /// Runs the tests one after the other.
+    fn each(&self, arguments: &Arguments, mut subject: W) -> ExitCode {
         let start = Instant::now();
         let wanted: Vec<_> = self.tests.iter().filter(|(name, _)| arguments.wants(name)).collect();
         println!("\nrunning {} tests", wanted.len());
         let mut count = Count { filtered: self.tests.len() - wanted.len(), ..Count::default() };
-        let mut world = (self.prepare)(World::create(&arguments.place.state)?).map_err(|error| {
-            self.print_logs(arguments);
-            error.context("the world of these tests could not be set up")
-        })?;
         for (name, test) in wanted {
             let since = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| test(&mut world)))
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(&mut subject)))
                 .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_text(panic.as_ref()))));
             count.note(name, outcome, since, arguments);
         }
-        if !count.failed.is_empty() {
+        if !count.failed.is_empty() && matches!(self.ground, Ground::World(_)) {
             self.print_logs(arguments);
         }
-        Ok(count.result(start))
+        count.result(start)
     }
 
     fn all_skipped(&self, arguments: &Arguments, why: &str) -> ExitCode {

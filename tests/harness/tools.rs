@@ -90,8 +90,19 @@ pub const REDIS_CLI: Tool = Tool {
     check: &[],
 };
 
+/// Builds the conformance tests of HTTP/2.
+pub const GO: Tool = Tool {
+    name: "go",
+    aliases: &[],
+    package: "golang-go",
+    purpose: "builds h2spec, the conformance tests of HTTP/2",
+    needed: false,
+    version: "version",
+    check: &[],
+};
+
 /// All of them.
-pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI];
+pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI, &GO];
 
 /// The folder inside a world in which every tool is found by its own name.
 pub const FOLDER: &str = "/run/bin";
