@@ -136,7 +136,7 @@ async fn serve(config: Config, telemetry: &telemetry::Handle) -> Result<(), AppE
     listen("admin", Listen::Loopback(config.admin_port), admin).await?.serve(&frame.tasks, &frame.draining);
     let page = Page::new(
         &frame.counters,
-        measure::traffic(Arc::clone(&shared.accounts), telemetry.clone()),
+        measure::traffic(Arc::clone(&shared.accounts), engine.gauges(), telemetry.clone()),
         &config.istio_version,
     );
     let stats = Routes::new().metrics(move || page.text().unwrap_or_default());

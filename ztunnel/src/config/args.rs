@@ -153,6 +153,44 @@ pub struct Args {
     #[arg(long, env = "LOCALHOST_APP_TUNNEL", default_value = "true", help_heading = "HBONE")]
     pub(super) localhost_app_tunnel: String,
 
+    /// Sockets of all connections together. Default: the limit on open files less a tenth (64 to 1024), which the rest of
+    /// the program needs. A pod gets no more of these, of dials and of handshakes than is still free.
+    #[arg(long, env = "LATEEN_MAX_SOCKETS", help_heading = "Limits")]
+    pub(super) max_sockets: Option<String>,
+    /// Connections being opened at once. Default: half of the sockets.
+    #[arg(long, env = "LATEEN_MAX_DIALS", help_heading = "Limits")]
+    pub(super) max_dials: Option<String>,
+    /// TLS handshakes of peers under way. Default: a quarter of the sockets, 4096 at most.
+    #[arg(long, env = "LATEEN_MAX_HANDSHAKES", help_heading = "Limits")]
+    pub(super) max_handshakes: Option<String>,
+    /// The same for one pod; addresses that are in no workload's record get half of them together.
+    #[arg(long, env = "LATEEN_MAX_HANDSHAKES_PER_POD", default_value = "1024", help_heading = "Limits")]
+    pub(super) max_handshakes_per_pod: String,
+    /// The same for one address that connects to one pod.
+    #[arg(long, env = "LATEEN_MAX_HANDSHAKES_PER_SOURCE", default_value = "128", help_heading = "Limits")]
+    pub(super) max_handshakes_per_source: String,
+    /// Log lines per second about failed connections from one address, on each data thread; 0: all of them.
+    #[arg(long, env = "LATEEN_DENIED_LOG_LINES", default_value = "10", help_heading = "Limits")]
+    pub(super) denied_log_lines: String,
+    /// Bytes that may wait for slow readers, in one tunnel.
+    #[arg(long, env = "LATEEN_TUNNEL_BYTES", default_value = "67108864", help_heading = "Limits")]
+    pub(super) tunnel_bytes: String,
+    /// The same for one pod.
+    #[arg(long, env = "LATEEN_POD_BYTES", default_value = "134217728", help_heading = "Limits")]
+    pub(super) pod_bytes: String,
+    /// The same for all pods.
+    #[arg(long, env = "LATEEN_NODE_BYTES", default_value = "536870912", help_heading = "Limits")]
+    pub(super) node_bytes: String,
+    /// How long a TCP connection may take to stand.
+    #[arg(long, env = "LATEEN_CONNECT_TIMEOUT", default_value = "10s", help_heading = "Limits")]
+    pub(super) connect_timeout: String,
+    /// How long a TLS handshake may take, and then the first HTTP/2 SETTINGS.
+    #[arg(long, env = "LATEEN_HANDSHAKE_TIMEOUT", default_value = "10s", help_heading = "Limits")]
+    pub(super) handshake_timeout: String,
+    /// How long a peer may take to answer a CONNECT request. More than its own connect timeout.
+    #[arg(long, env = "LATEEN_ANSWER_TIMEOUT", default_value = "20s", help_heading = "Limits")]
+    pub(super) answer_timeout: String,
+
     /// How long connections may go on after a request to stop. Default: from the grace period, else 5s.
     #[arg(long, env = "CONNECTION_TERMINATION_DEADLINE", help_heading = "Shutdown")]
     pub(super) connection_termination_deadline: Option<String>,

@@ -3,11 +3,12 @@
 //!
 //! `args` is what can be said, as text, and what `--help` prints; `environment` the variables whose names are open;
 //! `proxy_config` the file and its variable; `value` the ways to write a value; `resolve` makes the [`Config`] and
-//! reports every mistake together (`mistakes`), with the help of `planes`; `threads` counts data threads; `shown` is what `config_dump` shows. Nothing here
+//! reports every mistake together (`mistakes`), with the help of `planes`; `threads` counts data threads; `limits` is what is held and waited for at most; `shown` is what `config_dump` shows. Nothing here
 //! touches the host: main reads files and environment once and hands them in.
 
 mod args;
 mod environment;
+mod limits;
 mod mistakes;
 mod planes;
 mod proxy_config;

@@ -16,7 +16,7 @@ use super::mistakes::{ConfigError, Mistakes};
 use super::planes::{CA_NAMES, Planes, Said, XDS_NAMES};
 use super::proxy_config::ProxyConfig;
 use super::threads::{Threads, Wanted};
-use super::value;
+use super::{limits, value};
 use crate::net::socket::{Keepalive, SocketOptions, Transparent};
 use crate::xds::{LocalConfig, NodeOptions};
 use crate::{certs, engine, xds, zds};
@@ -70,6 +70,10 @@ pub struct Config {
     pub original_source: Transparent,
     /// HBONE.
     pub hbone: Hbone,
+    /// What data threads hold at most.
+    pub limits: engine::Limits,
+    /// What they wait for at most.
+    pub deadlines: engine::Deadlines,
     /// How long a drain may take.
     pub drain_deadline: Duration,
     /// What `istio_build` says.
@@ -180,6 +184,8 @@ impl Config {
                 None => Transparent::Auto,
             },
             hbone: hbone(args, &mut mistakes),
+            limits: limits::limits(args, &mut mistakes),
+            deadlines: limits::deadlines(args, &mut mistakes),
             drain_deadline: drain_deadline(args, &mut mistakes),
             istio_version: metadata.get("ISTIO_VERSION").cloned().unwrap_or_else(|| "unknown".to_owned()),
             expects_dns: metadata.get("DNS_CAPTURE").is_none_or(|text| text.eq_ignore_ascii_case("true")),
@@ -200,6 +206,8 @@ impl Config {
             frame_size: self.hbone.frame_size,
             response_baggage: self.hbone.response_baggage,
             loopback_app_tunnel: self.hbone.loopback_app_tunnel,
+            limits: self.limits,
+            deadlines: self.deadlines,
             ..engine::Options::new(self.threads.count(machine_cores), access_log)
         }
     }

@@ -233,3 +233,28 @@ impl From<ConnectionError> for Failure {
 /// How long it is remembered that TLS with a peer failed: too short to be noticed by somebody who mends it, long enough to make a hundred
 /// handshakes a second into five.
 const WRONG_FOR: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_costs_both_sides_a_handshake_is_remembered() {
+        let refused = || Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let hop = SocketAddr::from(([10, 0, 0, 1], 15008));
+        let may_be_back = [
+            Failure::Connect(refused()),
+            Failure::TunnelBroken(refused()),
+            Failure::TunnelClosed,
+            Failure::HboneTimeout { to: hop, after: Duration::from_secs(10) },
+            Failure::HandshakeTimeout(Duration::from_secs(10)),
+            Failure::Refused(Refusal::Node { kind: Kind::Sockets, most: 1 }),
+        ];
+        for failure in may_be_back {
+            assert_eq!(failure.speaks_for(), Duration::ZERO, "{failure}");
+        }
+        let stranger = TlsError::Exhausted;
+        let time = Failure::from(stranger).speaks_for();
+        assert!(time > Duration::ZERO && time <= Duration::from_millis(250), "{time:?}");
+    }
+}

@@ -15,6 +15,8 @@ pub(super) struct Key<T> {
 pub(super) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
+    /// With which generation new slots begin: above those of slots that were given back.
+    floor: u32,
 }
 
 struct Slot<T> {
@@ -36,12 +38,12 @@ impl<T> Key<T> {
 
 impl<T> Table<T> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), floor: 0 }
     }
 
     pub(super) fn insert(&mut self, entry: T) -> Key<T> {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, entry: None });
+            self.slots.push(Slot { generation: self.floor, entry: None });
             // More entries than file descriptors cannot be.
             (self.slots.len() - 1) as u32
         });
@@ -64,6 +66,23 @@ impl<T> Table<T> {
         slot.generation = (slot.generation + 1) & GENERATIONS;
         self.free.push(key.index);
         Some(entry)
+    }
+
+    /// Gives back the room of a peak that is over. Keys of what was there then still find nothing.
+    pub(super) fn trim(&mut self) {
+        let used = self.slots.iter().rposition(|slot| slot.entry.is_some()).map_or(0, |last| last + 1);
+        if self.slots.capacity() <= KEPT {
+            return;
+        }
+        if used <= self.slots.capacity() / 2 {
+            self.floor = self.slots[used..].iter().map(|slot| slot.generation).fold(self.floor, u32::max);
+            self.slots.truncate(used);
+            self.slots.shrink_to(KEPT);
+            self.free.retain(|index| (*index as usize) < used);
+            self.free.shrink_to(KEPT);
+        }
+        // The front is filled first, so that the end becomes free.
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -106,6 +125,8 @@ impl<T> fmt::Debug for Key<T> {
 }
 
 const GENERATIONS: u32 = (1 << 28) - 1;
+/// Slots that are kept however few are in use.
+const KEPT: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +142,32 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(Key::from_bits(second.to_bits())), Some(&"second"));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn the_room_of_a_peak_goes_back_and_its_keys_find_nothing() {
+        let mut table = Table::new();
+        let keys: Vec<_> = (0..10_000).map(|number| table.insert(number)).collect();
+        let (held, gone) = keys.split_at(10);
+        for key in gone {
+            table.remove(*key);
+        }
+        table.trim();
+        assert!(table.slots.capacity() <= KEPT, "{}", table.slots.capacity());
+        assert_eq!((table.len(), table.get(held[9])), (10, Some(&9)));
+        let again: Vec<_> = (0..10_000).map(|number| table.insert(number)).collect();
+        assert!(gone.iter().all(|key| table.get(*key).is_none()), "a slot that came back is another one");
+        assert_eq!(table.get(again[9_999]), Some(&9_999));
+        // What lives long at the end keeps the rest only until it ends.
+        for key in &again[..9_999] {
+            table.remove(*key);
+        }
+        table.trim();
+        let front = table.insert(1);
+        assert_eq!(front.index, 10, "the front is filled first");
+        table.remove(again[9_999]);
+        table.trim();
+        assert!(table.slots.capacity() <= KEPT);
     }
 
     #[test]

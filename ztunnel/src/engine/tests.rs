@@ -4,6 +4,9 @@
 
 mod faults;
 mod life;
+mod limits;
+mod peer;
+mod peers;
 mod policy;
 mod streams;
 mod world;

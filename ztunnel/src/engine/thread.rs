@@ -292,6 +292,9 @@ impl Worker {
                     self.book.sweep(self.now);
                 }
                 self.forget_gone();
+                self.tunnels.trim();
+                self.flows.trim();
+                self.timers.trim();
                 self.tell_left_out();
             }
         }

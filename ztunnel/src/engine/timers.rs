@@ -34,11 +34,21 @@ impl<T> Timers<T> {
         self.heap.pop().map(|Reverse(alarm)| alarm.what)
     }
 
+    /// Gives back the room of a peak that is over.
+    pub(super) fn trim(&mut self) {
+        if self.heap.len() < self.heap.capacity() / 4 {
+            self.heap.shrink_to((self.heap.len() * 2).max(KEPT));
+        }
+    }
+
     /// How long until the next alarm.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.heap.peek().map(|Reverse(alarm)| alarm.at.saturating_duration_since(now))
     }
 }
+
+/// Alarms there is always room for.
+const KEPT: usize = 1024;
 
 impl<T> Ord for Alarm<T> {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -77,5 +87,9 @@ mod tests {
         assert_eq!([timers.ring(at(1)), timers.ring(at(1)), timers.ring(at(1))], [Some('a'), Some('b'), None]);
         assert_eq!(timers.ring(at(9)), Some('c'));
         assert_eq!(timers.wait(at(9)), None);
+        (0..100_000).for_each(|_| timers.set(at(10), 'x'));
+        while timers.ring(at(10)).is_some() {}
+        timers.trim();
+        assert!(timers.heap.capacity() <= KEPT);
     }
 }

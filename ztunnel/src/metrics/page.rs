@@ -110,6 +110,9 @@ mod tests {
             series: vec![Reading { labels: Arc::new(Pairs), opened: 3, closed: 2, failed: 0, received: 10, sent: 20 }],
             sockets_open: vec![("source", 1)],
             lost_log_lines: 0,
+            refused: vec![("destination", "handshakes", 7), ("source", "route", 0)],
+            left_out_log_lines: 4,
+            resources: vec![("sockets", 3, 1000)],
         });
         let text = Page::new(&counters, traffic, "1.2.3").text().unwrap();
         for line in [
@@ -122,6 +125,10 @@ mod tests {
             r#"istio_tcp_received_bytes_total{reporter="source",source_workload="a\"b"} 10"#,
             r#"istio_tcp_sent_bytes_total{reporter="source",source_workload="a\"b"} 20"#,
             r#"istio_tcp_sockets_open{reporter="source"} 1"#,
+            r#"mesh_refused_connections_total{reporter="destination",reason="handshakes"} 7"#,
+            r#"mesh_resource_used{resource="sockets"} 3"#,
+            r#"mesh_resource_limit{resource="sockets"} 1000"#,
+            "mesh_log_left_out_lines_total 4",
             "workload_manager_active_proxy_count 2",
             "workload_manager_pending_proxy_count 1",
             "workload_manager_proxies_started_total 0",
@@ -131,6 +138,7 @@ mod tests {
             assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("istio_tcp_connections_failed"), "empty families are not printed");
+        assert!(!text.contains(r#"reason="route""#), "nor are reasons that were none");
     }
 
     #[test]

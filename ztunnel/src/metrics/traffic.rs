@@ -41,6 +41,12 @@ pub struct TrafficReading {
     pub sockets_open: Vec<(&'static str, i64)>,
     /// Log lines that were dropped.
     pub lost_log_lines: u64,
+    /// Connections that came to nothing before it was known what they were, by reporter and reason.
+    pub refused: Vec<(&'static str, &'static str, u64)>,
+    /// Log lines about them that were left out.
+    pub left_out_log_lines: u64,
+    /// What runs out: its name, how much is in use, how much there is.
+    pub resources: Vec<(&'static str, usize, usize)>,
 }
 
 /// Reads the accounts at every scrape.
@@ -63,7 +69,8 @@ impl fmt::Debug for Traffic {
 
 impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let TrafficReading { series, sockets_open, lost_log_lines } = (self.read)();
+        let TrafficReading { series, sockets_open, lost_log_lines, refused, left_out_log_lines, resources } =
+            (self.read)();
         for (name, help, value) in COUNTERS {
             let mut shown = series.iter().filter(|reading| value(reading) > 0).peekable();
             if shown.peek().is_none() {
@@ -82,11 +89,37 @@ impl Collector for Traffic {
                 family.encode_family(&[("reporter", *reporter)])?.encode_gauge(count)?;
             }
         }
+        if refused.iter().any(|(_, _, count)| *count > 0) {
+            let help = "Connections that failed before it was known what they were, by reason (unstable)";
+            let name = "mesh_refused_connections";
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (reporter, reason, count) in refused.iter().filter(|(_, _, count)| *count > 0) {
+                let labels = [("reporter", *reporter), ("reason", *reason)];
+                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, value) in RESOURCES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for resource in &resources {
+                let value = i64::try_from(value(resource)).unwrap_or(i64::MAX);
+                family.encode_family(&[("resource", resource.0)])?.encode_gauge(&value)?;
+            }
+        }
+        let help = "Log lines about failed connections that were left out because there were too many (unstable)";
+        let family = encoder.encode_descriptor("mesh_log_left_out_lines", help, None, MetricType::Counter)?;
+        ConstCounter::new(left_out_log_lines).encode(family)?;
         let help = "Log lines that were dropped because nobody read them (unstable)";
         let family = encoder.encode_descriptor("mesh_log_lost_lines", help, None, MetricType::Counter)?;
         ConstCounter::new(lost_log_lines).encode(family)
     }
 }
+
+type Amount = fn(&(&'static str, usize, usize)) -> usize;
+
+const RESOURCES: [(&str, &str, Amount); 2] = [
+    ("mesh_resource_used", "What connections use of things that run out (unstable)", |(_, used, _)| *used),
+    ("mesh_resource_limit", "How much of them there is for all pods together (unstable)", |(_, _, most)| *most),
+];
 
 type Value = fn(&Reading) -> u64;
 

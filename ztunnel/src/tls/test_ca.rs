@@ -23,10 +23,20 @@ pub(crate) fn ca() -> Ca {
 }
 
 pub(crate) fn issue(ca: &Ca, names: &[&str]) -> (PrivateKeyDer<'static>, Vec<CertificateDer<'static>>) {
+    issue_for(ca, names, |_| {})
+}
+
+/// A certificate with something changed.
+pub(crate) fn issue_for(
+    ca: &Ca,
+    names: &[&str],
+    change: impl FnOnce(&mut CertificateParams),
+) -> (PrivateKeyDer<'static>, Vec<CertificateDer<'static>>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = names.iter().map(|name| SanType::URI((*name).try_into().unwrap())).collect();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    change(&mut params);
     let certificate = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
     (PrivateKeyDer::try_from(key.serialize_der()).unwrap(), vec![certificate])
 }

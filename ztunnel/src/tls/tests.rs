@@ -2,7 +2,7 @@
 //! Sessions between credentials of one test CA, entirely in memory.
 
 use super::record::Opened;
-use super::test_ca::{ca, credential, issue};
+use super::test_ca::{Ca, ca, credential, issue, issue_for};
 use super::*;
 use crate::net::Buffer;
 
@@ -94,6 +94,37 @@ fn a_certificate_of_another_ca_is_refused_by_both() {
     let (ours, theirs) = (ca(), ca());
     let (client, _) = pair(&credential(&ours, CLIENT), &credential(&theirs, SERVER), &[SERVER]);
     assert!(matches!(client.err().unwrap(), TlsError::Protocol(_)));
+}
+
+/// A credential that was good once, or will be.
+fn credential_of(ca: &Ca, name: &str, (from, until): (i32, i32)) -> Credential {
+    let (key, chain) = issue_for(ca, &[name], |params| {
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    });
+    Credential::new(Material { identity: name.parse().unwrap(), key, chain, roots: vec![ca.certificate.clone()] })
+        .unwrap()
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_refused_by_both() {
+    let ca = ca();
+    for (time, word) in [((2000, 2001), "expired"), ((4000, 4001), "not valid yet")] {
+        let text = |error: Option<TlsError>| error.unwrap().to_string();
+        let (client, server) = pair(&credential(&ca, CLIENT), &credential_of(&ca, SERVER, time), &[SERVER]);
+        assert!(text(client.err()).contains(word), "{word}");
+        assert!(server.is_err(), "the server is told by an alert");
+        let (_, server) = pair(&credential_of(&ca, CLIENT, time), &credential(&ca, SERVER), &[SERVER]);
+        assert!(text(server.err()).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_server_of_another_trust_domain_is_not_the_one_that_is_expected() {
+    let ca = ca();
+    let foreign = credential(&ca, "spiffe://other.example/ns/default/sa/server");
+    let (client, _) = pair(&credential(&ca, CLIENT), &foreign, &[SERVER]);
+    assert!(client.err().unwrap().to_string().contains("got spiffe://other.example/ns/default/sa/server"));
 }
 
 #[test]

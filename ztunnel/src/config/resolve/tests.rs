@@ -164,6 +164,57 @@ fn commands_are_words() {
 }
 
 #[test]
+fn limits_and_deadlines_are_the_data_threads_own_unless_said_otherwise() {
+    let config = resolve(&[]).unwrap();
+    assert_eq!((config.limits, config.deadlines), (engine::Limits::default(), engine::Deadlines::default()));
+    let said = [
+        ("--max-sockets", "5000"),
+        ("--max-dials", "100"),
+        ("--max-handshakes", "50"),
+        ("--max-handshakes-per-pod", "20"),
+        ("--max-handshakes-per-source", "10"),
+        ("--denied-log-lines", "0"),
+        ("--tunnel-bytes", "1000"),
+        ("--pod-bytes", "2000"),
+        ("--node-bytes", "3000"),
+        ("--connect-timeout", "3s"),
+        ("--handshake-timeout", "4s"),
+        ("--answer-timeout", "5s"),
+    ];
+    let words: Vec<_> = said.iter().flat_map(|(name, value)| [*name, *value]).collect();
+    let config = resolve(&words).unwrap();
+    let limits = engine::Limits {
+        sockets: Some(5000),
+        dials: Some(100),
+        handshakes: Some(50),
+        handshakes_per_pod: 20,
+        handshakes_per_source: 10,
+        denied_lines: 0,
+        tunnel_bytes: 1000,
+        pod_bytes: 2000,
+        node_bytes: 3000,
+    };
+    let seconds = Duration::from_secs;
+    let deadlines = engine::Deadlines {
+        connect: seconds(3),
+        handshake: seconds(4),
+        answer: seconds(5),
+        ..engine::Deadlines::default()
+    };
+    assert_eq!((config.limits, config.deadlines), (limits, deadlines));
+    let words: Vec<_> = said.iter().flat_map(|(name, _)| [*name, "-1"]).collect();
+    let words: Vec<_> = words.chunks(2).map(|pair| format!("{}={}", pair[0], pair[1])).collect();
+    let error = resolve(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err();
+    assert_eq!(error.mistakes.len(), said.len(), "{error}");
+    assert!(
+        resolve(&["--max-sockets", "0", "--connect-timeout", "1ms"])
+            .unwrap_err()
+            .to_string()
+            .contains("LATEEN_CONNECT_TIMEOUT")
+    );
+}
+
+#[test]
 fn help_lists_every_variable() {
     Args::command().debug_assert();
     let help = Args::command().render_long_help().to_string();
