@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     Suite::new("pressure", Field::prepare)
         .test("pods_that_come_and_go_leave_nothing_behind", pods::come_and_go)
         .test("an_agent_killed_while_pods_come_and_go_finds_them_again", pods::agent_killed)
+        .test("proxies_killed_while_pods_come_and_go_carry_those_that_stand", pods::proxies_killed)
         .test("a_control_plane_killed_under_load_is_not_missed_and_catches_up", control::killed)
         .test("proxies_killed_under_load_leak_nothing_and_serve_again", proxies::killed)
         .test("after_all_of_it_nobody_has_grown", pods::nobody_has_grown)

@@ -19,8 +19,8 @@ use harness::{Pod, World, process::Dialogue, wait};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use serde_json::{Value, json};
 
-/// How many kubelets work at once: more would only wait for two processors.
-const THREADS: usize = 8;
+/// How many kubelets work at once: most of their time they wait, for the kernel and for the agent.
+const THREADS: usize = 16;
 /// So many pods stand at any time; the eldest goes when another comes.
 const STANDING: usize = 24;
 /// Every so many pods one calls out, and another one is called.
@@ -40,6 +40,8 @@ pub(crate) struct Churn {
     talked: AtomicU64,
     slowest: Mutex<(Duration, Duration)>,
     is_over: AtomicBool,
+    /// Proxies are killed meanwhile: what a pod says may have to be said again.
+    may_stutter: bool,
 }
 
 #[derive(Debug)]
@@ -64,9 +66,15 @@ pub(crate) struct Figures {
 }
 
 impl Churn {
+    /// One that proxies do not live through unharmed.
+    pub(crate) fn stuttering() -> Self {
+        Self { may_stutter: true, ..Self::default() }
+    }
+
     /// Has pods come and go, `rate` of them a second, as long as `lasts` and nobody says that it is over; in the end the last ones stand.
     pub(crate) fn run(&self, world: &World, rate: u64, lasts: Duration) -> Result<Figures> {
         let (start, first) = (Instant::now(), self.begun.load(Ordering::Acquire));
+        let (made, gone) = (self.made(), lock(&self.deleted).len());
         let due = |number: u64| Duration::from_micros((number - first) * 1_000_000 / rate);
         let kubelet = || -> Result<()> {
             loop {
@@ -89,9 +97,9 @@ impl Churn {
             kubelets.into_iter().map(join).collect::<Vec<_>>().into_iter().collect::<Result<()>>()
         })?;
         Ok(Figures {
-            made: self.made(),
-            deleted: lock(&self.deleted).len(),
-            refused: self.refused(),
+            made: self.made() - made,
+            deleted: lock(&self.deleted).len() - gone,
+            refused: self.refused.load(Ordering::Acquire),
             refusals: lock(&self.refusals).clone(),
             talked: self.talked.load(Ordering::Acquire),
             took: start.elapsed(),
@@ -99,19 +107,43 @@ impl Churn {
         })
     }
 
-    /// No further pod comes.
-    pub(crate) fn end(&self) {
+    /// Has pods come and go, not quite as fast, until `work` is done.
+    pub(crate) fn during(&self, world: &World, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        thread::scope(|scope| {
+            let running = scope.spawn(|| self.run(world, 8, 10 * wait::PATIENCE));
+            let done = work();
+            self.end();
+            let figures = running.join().map_err(|_| anyhow!("the churn panicked"))?;
+            // What went wrong with a pod explains why something waited in vain.
+            println!("    {}", figures?);
+            done
+        })
+    }
+
+    /// Waits until so many more pods are made.
+    pub(crate) fn makes(&self, more: u64) -> Result<()> {
+        let wanted = self.made() + more;
+        wait::until("pods to be made", 2 * wait::PATIENCE, || self.reached(self.made(), wanted))
+    }
+
+    /// Waits until so many more sandboxes are refused.
+    pub(crate) fn is_refused(&self, more: u64) -> Result<()> {
+        let refused = || self.refused.load(Ordering::Acquire);
+        let wanted = refused() + more;
+        wait::until("sandboxes to be refused", 2 * wait::PATIENCE, || self.reached(refused(), wanted))
+    }
+
+    fn reached(&self, now: u64, wanted: u64) -> Result<(), String> {
+        // A kubelet that gave up ends it for all.
+        if now >= wanted || self.is_over.load(Ordering::Acquire) { Ok(()) } else { Err(format!("{now} of {wanted}")) }
+    }
+
+    fn end(&self) {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// How many pods were made.
-    pub(crate) fn made(&self) -> u64 {
+    fn made(&self) -> u64 {
         self.made.load(Ordering::Acquire)
-    }
-
-    /// How many sandboxes were refused.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Acquire)
     }
 
     /// The pods that stand: node, name and uid.
@@ -189,9 +221,13 @@ impl Churn {
         eldest.map_or(Ok(()), |eldest| self.delete(world, eldest))
     }
 
-    /// The first thing the pod does is to call a server of the other node; that is not refused, however young it is.
+    /// The first thing the pod does is to call a server of the other node. With the proxies alive that is not refused, however young it is.
     fn calls(&self, world: &World, member: &Member) -> Result<Option<Dialogue>> {
         let server = world.pod(if member.pod.node == "n1" { "demo/server2" } else { "demo/server1" })?;
+        if self.may_stutter {
+            return wait::until("a new pod to reach a server", wait::PATIENCE, || self.talk(&member.pod, server))
+                .map(Some);
+        }
         self.talk(&member.pod, server).map(Some)
     }
 

@@ -4,7 +4,11 @@
 use anyhow::{Result, ensure};
 use harness::{Bed, mesh, wait};
 
-use crate::{field::Field, load::Load, proxies::certificates};
+use crate::{
+    field::{Field, Open},
+    load::Load,
+    proxies::certificates,
+};
 
 const EARLY: &str = "
 apiVersion: v1
@@ -40,6 +44,8 @@ pub(crate) fn killed(field: &mut Field) -> Result<()> {
     let held = certificates(bed)?;
     ensure!(held.values().all(|serial| !serial.is_empty()), "certificates without serial numbers: {held:?}");
 
+    let mut open = Open::all(bed)?;
+
     load.ends(chance.below(100))?;
     bed.mesh.take("control")?.kill()?;
     load.goes_on(5)?;
@@ -69,6 +75,7 @@ pub(crate) fn killed(field: &mut Field) -> Result<()> {
     ensure!(!said.is_good(), "a policy made meanwhile is not in force: {}", said.story());
     load.goes_on(3)?;
     load.stop()?.is_clean()?;
+    open.live()?;
 
     let now = certificates(bed)?;
     for ((node, identity), serial) in held.iter().filter(|((_, identity), _)| !identity.ends_with("/sa/early")) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What all of these tests share: a client and a server on each node, two pods outside the mesh, and how much the programs used at the start.
 
-use anyhow::Result;
-use harness::{Bed, World};
+use anyhow::{Context, Result, ensure};
+use harness::{Bed, World, process::Dialogue};
 
 use crate::{chance::Chance, load::Load, usage::Usage};
 
@@ -56,6 +56,35 @@ spec:
 pub(crate) const CLIENTS: [&str; 2] = ["demo/client1", "demo/client2"];
 /// Its servers, of the same nodes.
 pub(crate) const SERVERS: [&str; 2] = ["demo/server1", "demo/server2"];
+
+/// Connections from every client to every server that stay open for long.
+#[derive(Debug)]
+pub(crate) struct Open(Vec<(String, Dialogue)>);
+
+impl Open {
+    /// Opens them.
+    pub(crate) fn all(bed: &Bed) -> Result<Self> {
+        let mut open = Vec::new();
+        for (client, server) in CLIENTS.iter().flat_map(|client| SERVERS.map(|server| (client, server))) {
+            let to = format!("{}:9000", bed.pod(server)?.v4);
+            let mut talk = bed.pod(client)?.talk(&["peer", "talk", &to])?;
+            talk.hear()?;
+            open.push((format!("{client} to {server}"), talk));
+        }
+        let mut all = Self(open);
+        all.live()?;
+        Ok(all)
+    }
+
+    /// An error if one is broken.
+    pub(crate) fn live(&mut self) -> Result<()> {
+        for (way, talk) in &mut self.0 {
+            let answer = talk.ask("still there?").with_context(|| way.clone())?;
+            ensure!(answer == "still there?", "a long-lived connection from {way} says {answer:?}");
+        }
+        Ok(())
+    }
+}
 
 /// See the module's text.
 #[derive(Debug)]

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that come and go by the dozen, with and without the agent of a node killed meanwhile.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use harness::{Bed, mesh, wait};
+use anyhow::{Context, Result, ensure};
+use harness::{Bed, Mesh, World, mesh, wait};
 
 use crate::{
     chance::setting,
     churn::Churn,
-    field::Field,
+    field::{Field, Open},
     load::Load,
     usage::{self, Slack, Usage},
 };
@@ -28,13 +28,16 @@ pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
 
     let mut neighbours = Load::start(bed, 1, 20)?;
     neighbours.goes_on(1)?;
+    let mut open = Open::all(bed)?;
     let figures = churn.run(&bed.world, rate, Duration::from_secs(setting("PRESSURE_SECONDS", 20)))?;
     println!("    {figures}");
     churn.clear(&bed.world)?;
     let took = churn.is_gone(&bed.world)?;
     println!("    the last network namespace was gone {took:.1?} after the last pod");
     neighbours.goes_on(1)?;
-    neighbours.stop()?.is_clean().context("long-lived neighbours")?;
+    neighbours.stop()?.is_clean().context("neighbours")?;
+    open.live()?;
+    drop(open);
     ensure!(figures.refused == 0, "sandboxes were refused: {figures}");
 
     let after = before.comes_back(bed, Slack { descriptors: 8, kilobytes: 8 << 10 })?;
@@ -42,40 +45,61 @@ pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
     Ok(())
 }
 
-/// The agent of a node is killed again and again meanwhile, and once while the last pods are deleted.
+/// The agent of a node is killed again and again meanwhile, and once more while the last pods are deleted.
 pub(crate) fn agent_killed(field: &mut Field) -> Result<()> {
     let Field { bed: Bed { mesh, world }, chance, .. } = field;
     let world = &*world;
     let node = world.node("n1")?;
     let churn = Churn::default();
-    thread::scope(|scope| {
-        let running = scope.spawn(|| churn.run(world, 8, Duration::from_secs(120)));
-        let mut storm = || -> Result<()> {
-            for _ in 0..2 {
-                let later = churn.made() + 4 + chance.below(12);
-                wait::until("pods to be made", wait::PATIENCE, || reached(churn.made(), later))?;
-                mesh.take("n1-agent")?.kill()?;
-                let later = churn.refused() + 1 + chance.below(3);
-                wait::until("pods to be refused without an agent", wait::PATIENCE, || reached(churn.refused(), later))?;
-                mesh.start_agent(world, node)?;
-                mesh.ready(node)?;
-            }
-            let later = churn.made() + 40;
-            wait::until("pods to be made with the agent back", wait::PATIENCE, || reached(churn.made(), later))
-        };
-        let stormed = storm();
-        churn.end();
-        let figures = running.join().map_err(|_| anyhow!("the churn panicked"))?;
-        stormed?;
-        println!("    {}", figures?);
-        Ok::<(), anyhow::Error>(())
+    churn.during(world, || {
+        for _ in 0..2 {
+            churn.makes(4 + chance.below(12))?;
+            mesh.take("n1-agent")?.kill()?;
+            churn.is_refused(1 + chance.below(3))?;
+            mesh.start_agent(world, node)?;
+            mesh.ready(node)?;
+        }
+        churn.makes(40)
     })?;
+    all_stand(mesh, world, &churn)?;
+    mesh.take("n1-agent")?.kill()?;
+    churn.clear(world)?;
+    mesh.start_agent(world, node)?;
+    mesh.ready(node)?;
+    none_left(mesh, world, &churn)
+}
+
+/// Both proxies are killed again and again meanwhile, one after the other.
+pub(crate) fn proxies_killed(field: &mut Field) -> Result<()> {
+    let Field { bed: Bed { mesh, world }, chance, .. } = field;
+    let world = &*world;
+    let churn = Churn::stuttering();
+    churn.during(world, || {
+        for node in world.nodes().iter().cycle().take(4) {
+            churn.makes(1 + chance.below(12))?;
+            mesh.take(&format!("{}-ztunnel", node.name))?.kill()?;
+            churn.makes(chance.below(3))?;
+            mesh.start_ztunnel(world, node)?;
+        }
+        churn.makes(40)
+    })?;
+    for node in world.nodes() {
+        mesh.ready(node)?;
+    }
+    all_stand(mesh, world, &churn)?;
+    churn.clear(world)?;
+    none_left(mesh, world, &churn)
+}
+
+/// Waits until agents and proxies have just the pods that stand, and in the mesh.
+fn all_stand(mesh: &Mesh, world: &World, churn: &Churn) -> Result<()> {
     let standing = churn.standing();
     for node in world.nodes() {
         let mine = standing.iter().filter(|(at, ..)| *at == node.name).map(|(_, _, uid)| uid.clone());
         let wanted: BTreeSet<String> = mine.collect();
         wait::until(&format!("the agent of {} to have its pods in the mesh", node.name), wait::PATIENCE, || {
-            ensure!(churned(node)? == wanted, "it has {:?}, wanted {wanted:?}", churned(node)?);
+            let found = churned(node)?;
+            ensure!(found == wanted, "it has {found:?}, wanted {wanted:?}");
             Ok::<(), anyhow::Error>(())
         })?;
         mesh.until_dump(node, "the pods that stand", |dump| {
@@ -86,10 +110,11 @@ pub(crate) fn agent_killed(field: &mut Field) -> Result<()> {
             Ok(())
         })?;
     }
-    mesh.take("n1-agent")?.kill()?;
-    churn.clear(world)?;
-    mesh.start_agent(world, node)?;
-    mesh.ready(node)?;
+    Ok(())
+}
+
+/// Waits until nothing is left of pods that were deleted: no network, no entry of any list.
+fn none_left(mesh: &Mesh, world: &World, churn: &Churn) -> Result<()> {
     churn.is_gone(world)?;
     for node in world.nodes() {
         mesh.until_dump(node, "nothing of pods that are gone", |dump| {
@@ -99,7 +124,8 @@ pub(crate) fn agent_killed(field: &mut Field) -> Result<()> {
             Ok(())
         })?;
         wait::until("the agents to forget them", mesh::SETTLING, || {
-            ensure!(churned(node)?.is_empty(), "it has {:?}", churned(node)?);
+            let found = churned(node)?;
+            ensure!(found.is_empty(), "it has {found:?}");
             Ok::<(), anyhow::Error>(())
         })?;
     }
@@ -114,11 +140,6 @@ fn churned(node: &harness::Node) -> Result<BTreeSet<String>> {
         found.insert(pod["uid"].as_str().context("a pod without a uid")?.to_owned());
     }
     Ok(found)
-}
-
-fn reached(now: u64, wanted: u64) -> Result<()> {
-    ensure!(now >= wanted, "{now} of {wanted}");
-    Ok(())
 }
 
 /// After everything: nobody has grown. Programs that were killed count with the life they have now.

@@ -2,7 +2,7 @@
 //! What the programs of the mesh use, and how long their lists are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
@@ -16,8 +16,10 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     descriptors: usize,
-    /// Of the descriptors.
+    /// Of the descriptors, also those in networks that nobody else can see any more.
     sockets: usize,
+    /// Of the sockets, in the networks of nodes and pods.
+    listeners: usize,
     threads: usize,
     /// Resident memory.
     kilobytes: u64,
@@ -50,8 +52,10 @@ impl Usage {
     /// As it is now.
     pub(crate) fn of(bed: &Bed) -> Result<Self> {
         let mut programs = BTreeMap::new();
+        let listening = listening(bed)?;
         for program in bed.mesh.programs() {
-            programs.insert(program.name().to_owned(), row(program.pid()).with_context(|| program.name().to_owned())?);
+            let row = row(program.pid(), &listening).with_context(|| program.name().to_owned())?;
+            programs.insert(program.name().to_owned(), row);
         }
         let mut lengths = BTreeMap::new();
         for node in bed.world.nodes() {
@@ -84,6 +88,7 @@ impl Usage {
             let before = self.programs.get(name).with_context(|| format!("{name} did not run before"))?;
             let most = before.descriptors + slack.descriptors;
             ensure!(now.descriptors <= most, "{name} had {before}, has {now}");
+            ensure!(now.listeners == before.listeners, "{name} had {before}, has {now}");
             ensure!(now.threads <= before.threads + POOLED, "{name} had {before}, has {now}");
             let most = before.kilobytes + slack.kilobytes;
             ensure!(now.kilobytes <= most, "{name} had {before}, has {now}");
@@ -98,26 +103,49 @@ pub(crate) fn pods(node: &Node) -> Result<Vec<Value>> {
     serde_json::from_str(&answer.body).with_context(|| format!("/debug/pods of {}: {:.200}", node.name, answer.body))
 }
 
-fn row(pid: u32) -> Result<Row> {
-    let (mut descriptors, mut sockets) = (0, 0);
+/// The sockets that listen for TCP in the world, as links in `/proc` name them.
+fn listening(bed: &Bed) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let nodes = bed.world.nodes().iter().map(|node| &node.netns);
+    let pods = bed.world.pods().map(|pod| &pod.netns);
+    for netns in nodes.chain(pods).chain([&bed.world.control]) {
+        for table in ["tcp", "tcp6"] {
+            let text = netns.run(|| Ok(fs::read_to_string(format!("/proc/thread-self/net/{table}"))?))?;
+            // Columns: number, local address, remote address, state (0A is LISTEN), four more, the user, one more, inode.
+            let columns = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let inodes = columns.filter(|columns| columns.get(3) == Some(&"0A")).filter_map(|c| c.get(9).copied());
+            found.extend(inodes.map(|inode| format!("socket:[{inode}]")));
+        }
+    }
+    Ok(found)
+}
+
+fn row(pid: u32, listening: &BTreeSet<String>) -> Result<Row> {
+    let (mut descriptors, mut sockets, mut listeners) = (0, 0, 0);
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         descriptors += 1;
         // One that was closed meanwhile is none.
         let Ok(target) = fs::read_link(entry?.path()) else { continue };
-        sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+        let target = target.to_string_lossy();
+        sockets += usize::from(target.starts_with("socket:"));
+        listeners += usize::from(listening.contains(&*target));
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let number = |name: &str| -> Result<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.split_whitespace().next().context("an empty line")?.parse()?)
     };
-    Ok(Row { descriptors, sockets, threads: usize::try_from(number("Threads:")?)?, kilobytes: number("VmRSS:")? })
+    let threads = usize::try_from(number("Threads:")?)?;
+    Ok(Row { descriptors, sockets, listeners, threads, kilobytes: number("VmRSS:")? })
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { descriptors, sockets, threads, kilobytes } = self;
-        write!(formatter, "{descriptors} descriptors ({sockets} sockets), {threads} threads, {kilobytes} kB")
+        let Self { descriptors, sockets, listeners, threads, kilobytes } = self;
+        write!(
+            formatter,
+            "{descriptors} descriptors ({sockets} sockets, {listeners} listen), {threads} threads, {kilobytes} kB"
+        )
     }
 }
 
