@@ -55,7 +55,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 impl Places {
     /// For so many clients, and answers of so many bytes together; a single answer may be longer.
     pub(super) fn new(server: &'static str, clients: usize, answer_bytes: usize) -> Self {
-        let (table, freed, said) = (Mutex::default(), Notify::new(), Seldom::every(SAY_EVERY));
+        let (table, freed, said) = (Mutex::default(), Notify::new(), Seldom::new(1, SAY_EVERY));
         Self { server, clients, answer_bytes, table, freed, said }
     }
 
