@@ -72,6 +72,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// bytes each: tonic's 4 MiB would shut out a mesh of 40 000 resources for ever. Callers are authenticated before any
 /// request of theirs is read.
 const MAX_DISCOVERY_REQUEST: usize = 64 << 20;
+/// The largest certificate request that is read, before its caller is known: an RSA key of 8192 bits makes 4 KiB.
+const MAX_CERTIFICATE_REQUEST: usize = 64 << 10;
 /// When to look again after the serving certificate could not be renewed.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 
@@ -135,7 +137,9 @@ impl App {
             .add_service(
                 AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_DISCOVERY_REQUEST),
             )
-            .add_service(IstioCertificateServiceServer::new(certificates));
+            .add_service(
+                IstioCertificateServiceServer::new(certificates).max_decoding_message_size(MAX_CERTIFICATE_REQUEST),
+            );
         let draining = drain.clone();
         let hold = drain.hold("discovery and certificates");
         let _ = tasks.spawn("discovery and certificates", async move {

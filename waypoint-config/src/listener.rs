@@ -2,16 +2,20 @@
 //! The TLS listener of discovery and certificates (15012): accepts, shakes hands, and hands on who is there.
 //!
 //! Client certificates are optional: node proxies come with a token, waypoints with a certificate. One that is shown
-//! must be of the mesh. Handshakes are bounded in number and time, so that a peer that says nothing costs nothing.
+//! must be of the mesh. Handshakes are bounded in number and time, for each peer and in all; a peer that has shaken hands
+//! has half a minute to prove who it is with a call, and a caller may have only so many connections. So peers that say
+//! nothing, or nothing but nonsense, cost little and nobody else their place.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mesh_common::lifecycle::{Drain, Tasks};
+use mesh_common::telemetry::Seldom;
 use mesh_proto::contract::hbone_header::ALPN;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
@@ -24,6 +28,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,7 +36,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use crate::ca::ServingCertificate;
-use crate::caller::Peer;
+use crate::caller::{CallerKey, Peer, Share, Shares};
 
 /// Why there is no TLS to serve with.
 #[derive(Debug, Error)]
@@ -49,7 +54,14 @@ pub enum TlsError {
 /// A handshake must be done in this time.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; further connections wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 1024;
+/// Connections of one address that have not proved whose they are, handshakes included; further ones are closed. Behind
+/// one address there may be many callers, but each proves itself within milliseconds.
+const MAX_STRANGERS: usize = 64;
+/// A connection must carry a call of a known caller in this time.
+const PROOF_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections of one caller: a node proxy has two.
+const MAX_CONNECTIONS: usize = 32;
 /// How long to wait after the system refused to accept: out of descriptors is not mended by asking faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -122,7 +134,15 @@ pub fn connections(
     drain: Drain,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(16);
-    let accepting = Accepting { listener, acceptor, ready, tasks: tasks.clone(), drain: drain.clone() };
+    let accepting = Accepting {
+        listener,
+        acceptor,
+        ready,
+        tasks: tasks.clone(),
+        drain: drain.clone(),
+        strangers: Shares::new(MAX_STRANGERS),
+        callers: Shares::new(MAX_CONNECTIONS),
+    };
     let _ = tasks.spawn("accept discovery and certificates", async move {
         tokio::select! {
             () = accepting.run() => {}
@@ -138,7 +158,12 @@ struct Accepting {
     ready: mpsc::Sender<io::Result<Connection>>,
     tasks: Tasks,
     drain: Drain,
+    strangers: Arc<Shares<IpAddr>>,
+    callers: Arc<Shares<CallerKey>>,
 }
+
+/// What a connection that is refused is told of in the log, and how often at most.
+static TURNED_AWAY: Seldom = Seldom::new(5, Duration::from_secs(10));
 
 impl Accepting {
     async fn run(self) {
@@ -146,19 +171,27 @@ impl Accepting {
         loop {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "cannot accept; is the limit of open files reached?");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            let Some(stranger) = self.strangers.take(address.ip()) else {
+                if let Some(times) = TURNED_AWAY.due(Instant::now()) {
+                    let address = address.ip();
+                    warn!(%address, limit = MAX_STRANGERS, times, "a connection was closed: too many from this address have not proved whose they are; what runs there?");
+                }
+                continue;
+            };
+            let arrival = Arrival { stream, address, stranger, callers: Arc::clone(&self.callers) };
             let acceptor = self.acceptor.clone();
             let (ready, drain) = (self.ready.clone(), self.drain.clone());
             let _ = self.tasks.spawn("TLS handshake", async move {
                 let shaken = tokio::select! {
-                    shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, shake_hands(acceptor, stream)) => shaken,
+                    shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, shake_hands(acceptor, arrival)) => shaken,
                     () = drain.started() => return,
                 };
                 match shaken {
@@ -173,30 +206,73 @@ impl Accepting {
     }
 }
 
-async fn shake_hands(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Connection> {
+/// A connection before its handshake.
+struct Arrival {
+    stream: TcpStream,
+    address: SocketAddr,
+    stranger: Share<IpAddr>,
+    callers: Arc<Shares<CallerKey>>,
+}
+
+async fn shake_hands(acceptor: TlsAcceptor, arrival: Arrival) -> io::Result<Connection> {
+    let Arrival { stream, address, stranger, callers } = arrival;
     stream.set_nodelay(true)?;
-    let address = stream.peer_addr()?;
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-    Ok(Connection { stream, peer: Peer::new(address, certificate.map(CertificateDer::into_owned)) })
+    let peer = Peer::new(address, certificate.map(CertificateDer::into_owned), stranger, callers);
+    Ok(Connection { stream, probation: Probation::new(peer) })
 }
 
 /// One client's connection.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
+    probation: Probation,
+}
+
+/// The time a stranger has to prove who it is.
+struct Probation {
     peer: Peer,
+    /// Until it is known whose the connection is.
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl Probation {
+    fn new(peer: Peer) -> Self {
+        Self { peer, due: Some(Box::pin(tokio::time::sleep(PROOF_PATIENCE))) }
+    }
+
+    /// Ready once a stranger has had its time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(due) = &mut self.due else { return Poll::Pending };
+        if self.peer.is_known() {
+            self.due = None;
+            return Poll::Pending;
+        }
+        ready!(due.as_mut().poll(cx));
+        if let Some(times) = TURNED_AWAY.due(Instant::now()) {
+            let address = self.peer.address();
+            warn!(%address, times, "a connection was closed: no call on it has proved whose it is");
+        }
+        let text = format!("no call has proved within {} s whose connection it is", PROOF_PATIENCE.as_secs());
+        // It may be read once more while it is being closed.
+        due.as_mut().reset(tokio::time::Instant::now());
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, text))
+    }
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer.clone()
+        self.probation.peer.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(overdue) = self.probation.poll(cx) {
+            return Poll::Ready(Err(overdue));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -224,5 +300,38 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::caller::Caller;
+
+    fn stranger() -> Peer {
+        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        Peer::new(address, None, Shares::new(1).take(address.ip()).unwrap(), Shares::new(1))
+    }
+
+    async fn ends(probation: &mut Probation, within: Duration) -> bool {
+        tokio::time::timeout(within, poll_fn(|cx| probation.poll(cx))).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nobody_proves_who_it_is_ends() {
+        let mut probation = Probation::new(stranger());
+        assert!(!ends(&mut probation, PROOF_PATIENCE / 2).await);
+        assert!(ends(&mut probation, PROOF_PATIENCE).await);
+        assert!(ends(&mut probation, PROOF_PATIENCE).await, "and stays so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_a_known_caller_stays() {
+        let mut probation = Probation::new(stranger());
+        assert!(!ends(&mut probation, PROOF_PATIENCE / 2).await);
+        assert!(probation.peer.admit(&Caller::assumed("spiffe://td/ns/a/sa/b".parse().unwrap(), None)));
+        assert!(!ends(&mut probation, PROOF_PATIENCE * 100).await);
     }
 }

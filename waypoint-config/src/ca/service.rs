@@ -6,8 +6,9 @@
 //! what the caller says. Refusals tell the caller nothing; our log says why.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mesh_common::telemetry::Seldom;
 use mesh_proto::ca::istio_certificate_service_server::IstioCertificateService;
 use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use mesh_proto::contract::grpc;
@@ -76,6 +77,9 @@ pub struct ServiceOptions {
     /// How long to wait for news of the cluster before a refusal.
     pub patience: Duration,
 }
+
+/// What callers can make us say as often as they like.
+static REFUSED: Seldom = Seldom::new(20, Duration::from_secs(10));
 
 /// The service.
 pub struct CertificateService {
@@ -159,21 +163,36 @@ impl IstioCertificateService for CertificateService {
         let caller =
             self.authenticator.authenticate(peer.and_then(Peer::certificate), authorization).map_err(|error| {
                 self.metrics.count(Outcome::Unauthenticated);
-                warn!(%error, "a certificate request was refused: the caller is not known");
+                if let Some(times) = REFUSED.due(Instant::now()) {
+                    let peer = peer.map(Peer::address);
+                    warn!(%error, ?peer, times, "a certificate request was refused: the caller is not known");
+                }
                 Status::unauthenticated("request authenticate failure")
             })?;
+        if let Some(peer) = peer.filter(|peer| !peer.admit(&caller)) {
+            self.metrics.count(Outcome::Refused);
+            let most = peer.most_connections();
+            if let Some(times) = REFUSED.due(Instant::now()) {
+                warn!(caller = %caller.identity(), most, times, "a certificate request was refused: the caller has too many connections open");
+            }
+            return Err(Status::resource_exhausted(format!("too many connections: {most} are open already")));
+        }
         let request = request.into_inner();
         let requested = request.metadata.as_ref().and_then(|m| string_field(m, grpc::IMPERSONATED_IDENTITY));
         let identity = self.subject(&caller, requested).await.map_err(|error| {
             self.metrics.count(Outcome::Refused);
-            warn!(%error, caller = %caller.identity(), "a certificate request was refused");
+            if let Some(times) = REFUSED.due(Instant::now()) {
+                warn!(%error, caller = %caller.identity(), times, "a certificate request was refused");
+            }
             Status::unauthenticated("request impersonation authentication failure")
         })?;
         let lifetime = time::Duration::seconds(request.validity_duration);
         let chain = self.authority.issue(&request.csr, &identity, lifetime, OffsetDateTime::now_utc());
         let cert_chain = chain.map_err(|error| {
             self.metrics.count(Outcome::Failed);
-            warn!(%error, %identity, caller = %caller.identity(), "a certificate was not issued");
+            if let Some(times) = REFUSED.due(Instant::now()) {
+                warn!(%error, %identity, caller = %caller.identity(), times, "a certificate was not issued");
+            }
             match error {
                 IssueError::Request(_) | IssueError::Key(_) | IssueError::Lifetime { .. } => {
                     Status::invalid_argument(error.to_string())

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tells who a caller is from what came with the call, and from nothing else.
 
-use std::net::SocketAddr;
-
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use mesh_proto::spiffe::Identity;
 use rustls_pki_types::CertificateDer;
@@ -26,33 +24,6 @@ pub struct PodReference {
     pub name: String,
     /// Its UID.
     pub uid: String,
-}
-
-/// The other end of a connection, as far as TLS has shown it.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    address: SocketAddr,
-    certificate: Option<CertificateDer<'static>>,
-}
-
-impl Peer {
-    /// A peer at `address` that showed `certificate`, **already verified by TLS**, or none.
-    #[must_use]
-    pub const fn new(address: SocketAddr, certificate: Option<CertificateDer<'static>>) -> Self {
-        Self { address, certificate }
-    }
-
-    /// Where it connected from.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its leaf certificate.
-    #[must_use]
-    pub const fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.certificate.as_ref()
-    }
 }
 
 impl Caller {

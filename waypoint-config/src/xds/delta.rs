@@ -55,7 +55,7 @@ pub enum Outcome {
     Rejected(String),
     /// The nonce is not that of the last response: the subscription changes in it count, the acknowledgement does not.
     Stale,
-    /// This many names are more than one client may ask for; it is told that they do not exist.
+    /// This many names are more, or longer, than a client may ask for; it is told that they do not exist.
     TooMany(usize),
     /// This server has no such type; the client is told that what it asks for does not exist.
     UnknownType,
@@ -72,7 +72,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Asked {
     added: BTreeSet<String>,
-    /// Beyond [`MAX_NAMES`].
+    /// Beyond [`MAX_NAMES`] and [`MAX_NAME_BYTES`].
     refused: BTreeSet<String>,
 }
 
@@ -86,7 +86,7 @@ impl Asked {
 struct Watch {
     wildcard: bool,
     /// Names asked for one by one.
-    names: BTreeSet<String>,
+    names: Names,
     /// What the client has, as far as we know: name to version.
     known: HashMap<Arc<str>, Arc<str>>,
     /// The generation that was compared last; `None` before the first answer.
@@ -100,6 +100,40 @@ const ORDER: &[&str] = &[mesh_proto::contract::type_url::ADDRESS, mesh_proto::co
 /// A client that subscribes one by one to more than this is told of further names that they do not exist: it would wait
 /// for ever for an answer that never comes.
 const MAX_NAMES: usize = 100_000;
+/// The same for the bytes of all its names: they stay with us as long as its stream.
+const MAX_NAME_BYTES: usize = 16 << 20;
+
+/// The names a client has asked for one by one, within bounds.
+#[derive(Debug, Default)]
+struct Names {
+    set: BTreeSet<String>,
+    bytes: usize,
+}
+
+impl Names {
+    /// Whether it is among them now.
+    fn insert(&mut self, name: &str) -> bool {
+        if self.set.contains(name) {
+            return true;
+        }
+        let has_room = self.set.len() < MAX_NAMES && self.bytes + name.len() <= MAX_NAME_BYTES;
+        if has_room {
+            self.bytes += name.len();
+            self.set.insert(name.to_owned());
+        }
+        has_room
+    }
+
+    fn remove(&mut self, name: &str) {
+        if self.set.remove(name) {
+            self.bytes -= name.len();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().map(String::as_str)
+    }
+}
 
 impl Session {
     /// Takes a request; gives what it meant and the response to send at once, if any.
@@ -200,8 +234,8 @@ impl Session {
             for entry in &entries {
                 watch.known.insert(entry.name.clone(), entry.version.clone());
                 // Later changes follow the primary name, whatever it was asked by.
-                if named && watch.names.len() < MAX_NAMES {
-                    watch.names.insert(entry.name.to_string());
+                if named {
+                    watch.names.insert(&entry.name);
                 }
             }
         }
@@ -228,8 +262,7 @@ impl Watch {
         for name in subscribe {
             if name == "*" {
                 self.wildcard = true;
-            } else if self.names.contains(name) || self.names.len() < MAX_NAMES {
-                self.names.insert(name.clone());
+            } else if self.names.insert(name) {
                 asked.added.insert(name.clone());
             } else if self.known.contains_key(name.as_str()) {
                 // The client has it by another name: to call it removed would take that away too.

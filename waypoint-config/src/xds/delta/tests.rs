@@ -200,6 +200,24 @@ fn a_name_beyond_the_most_a_client_may_ask_for_is_answered_as_removed() {
 }
 
 #[test]
+fn names_have_so_many_bytes_together() {
+    let catalog = Fixed::with(&[("late", "1")]);
+    let mut session = Session::default();
+    let long: Vec<String> = (0..20).map(|number| format!("{number:02}{}", "x".repeat(999_998))).collect();
+    let asked = DeltaDiscoveryRequest { resource_names_subscribe: long, ..request() };
+    let (outcome, response) = session.handle_request(&asked, &catalog);
+    assert_eq!(outcome, Outcome::TooMany(4));
+    assert_eq!(response.unwrap().removed_resources.len(), 20, "none of them exists, remembered or not");
+    assert!(session.watches[TYPE].names.bytes <= MAX_NAME_BYTES);
+    let (outcome, response) = session.handle_request(&subscribe(&["late"]), &catalog);
+    assert_eq!((outcome, names(&response.unwrap())), (Outcome::Subscribed, vec!["late"]));
+    // What is taken back makes room.
+    let names: Vec<String> = session.watches[TYPE].names.iter().map(str::to_owned).collect();
+    session.handle_request(&DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..request() }, &catalog);
+    assert_eq!(session.watches[TYPE].names.bytes, 0);
+}
+
+#[test]
 fn beyond_the_most_what_a_client_has_anyway_is_not_called_removed() {
     // By its other name.
     let catalog = Fixed::with(&[("uid", "1")]).alias("uid", "/10.0.0.1");

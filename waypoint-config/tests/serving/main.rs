@@ -2,6 +2,8 @@
 //! The control plane as its clients see it: real TLS, real tokens, the generated gRPC clients.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -92,6 +94,14 @@ impl World {
     }
 
     async fn channel(&self, client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> Channel {
+        self.channel_from([127, 0, 0, 1], client).await
+    }
+
+    async fn channel_from(
+        &self,
+        source: [u8; 4],
+        client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Channel {
         let mut roots = RootCertStore::empty();
         let pem = std::fs::read(self.dir.path().join("ca/root-cert.pem")).unwrap();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
@@ -111,7 +121,7 @@ impl World {
             let connector = connector.clone();
             async move {
                 let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
-                let stream = connector.connect(name, TcpStream::connect(address).await?).await?;
+                let stream = connector.connect(name, connect_from(source, address).await?).await?;
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
             }
         });
@@ -142,20 +152,43 @@ impl World {
         token: &str,
         first: DeltaDiscoveryRequest,
     ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
-        let (requests, outgoing) = mpsc::channel(8);
-        requests.send(first).await.unwrap();
-        let mut request = Request::new(ReceiverStream::new(outgoing));
-        request.metadata_mut().insert(grpc::AUTHORIZATION, token.parse().unwrap());
-        let mut client =
-            AggregatedDiscoveryServiceClient::new(self.channel(None).await).max_decoding_message_size(usize::MAX);
-        let responses = client.delta_aggregated_resources(request).await?;
-        Ok((requests, responses.into_inner()))
+        open(self.channel(None).await, token, first).await
+    }
+
+    async fn discover_over(
+        &self,
+        channel: Channel,
+        token: &str,
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
+        open(channel, token, first(type_url::ADDRESS)).await
     }
 
     async fn end(self) {
         self.shutdown.request("test");
         tokio::time::timeout(Duration::from_secs(20), self.running).await.unwrap().unwrap();
     }
+}
+
+/// A discovery stream over a channel.
+async fn open(
+    channel: Channel,
+    token: &str,
+    first: DeltaDiscoveryRequest,
+) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
+    let (requests, outgoing) = mpsc::channel(8);
+    requests.send(first).await.unwrap();
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    request.metadata_mut().insert(grpc::AUTHORIZATION, token.parse().unwrap());
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+    let responses = client.delta_aggregated_resources(request).await?;
+    Ok((requests, responses.into_inner()))
+}
+
+/// A connection from this address of the loopback.
+async fn connect_from(source: [u8; 4], address: std::net::SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(address).await
 }
 
 fn first(type_url: &str) -> DeltaDiscoveryRequest {
