@@ -54,7 +54,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.place.stage == Stage::Outside {
         tools::prepare()?;
         println!("Building ztunnel, cni-agent and waypoint-config (the first time takes some minutes) ...");
-        programs::build(true)?;
+        programs::build(&[], true)?;
     }
     match arguments.place.enter("demo")? {
         Entered::Inside => inside(arguments),

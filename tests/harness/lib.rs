@@ -7,12 +7,15 @@
 //!
 //! Bottom to top: [`wait`] deadlines, [`tools`] outside programs, [`enter`] the way in, [`netns`] network namespaces, [`process`] child processes,
 //! [`capture`] listening on a wire, [`http`] a tiny client, [`tokens`] callers' tokens, [`objects`] the directory of YAML, [`runtime`] CNI,
-//! [`node`] and [`pod`], [`world`] all of them, [`access`] what a proxy logged, [`programs`] ours, [`mesh`] the three of them in the world, [`bed`] all of it for a test, [`runner`] tests
+//! [`node`] and [`pod`], [`world`] all of them, [`access`] what a proxy logged, [`programs`] ours, [`mesh`] the three of them in the world, [`certificates`] and
+//! [`baseline`] proxies of another kind to compare with, [`bed`] all of it for a test, [`runner`] tests
 //! that can say they were skipped.
 
 pub mod access;
+pub mod baseline;
 pub mod bed;
 pub mod capture;
+pub mod certificates;
 pub mod enter;
 pub mod http;
 pub mod mesh;

@@ -20,6 +20,7 @@ use crate::{
     node::{CONTROL, Node},
     objects,
     process::Program,
+    programs,
     tokens::{Bearer, ISSUER, Issuer},
     wait,
     world::World,
@@ -110,7 +111,7 @@ impl Mesh {
         };
         fs::write(&token, self.issuer.token(&bearer)?)?;
         let root = self.folder.join("ca/root-cert.pem");
-        let mut command = node.netns.command(sibling("ztunnel"));
+        let mut command = node.netns.command(programs::ztunnel());
         command
             .env("NODE_NAME", &node.name)
             .env("POD_NAME", &pod)

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::Write,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -111,6 +112,12 @@ impl Netns {
         self.run(|| {
             std::fs::write(Path::new("/proc/sys").join(name), value).with_context(|| format!("set {name} to {value}"))
         })
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::{
     env,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -13,11 +14,28 @@ use crate::enter::{profile_folder, sibling};
 
 const PROGRAMS: [&str; 5] = ["ztunnel", "cni-agent", "lateen-cni", "waypoint-config", "peer"];
 
-/// Builds them, if cargo is about; started without cargo, what was built before is used. To be called outside, before a world is entered. With `shows`
-/// cargo's progress is seen: the first time it takes minutes.
-pub fn build(shows: bool) -> Result<()> {
+/// Another `ztunnel` than the one built beside this program.
+static ZTUNNEL: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on the mesh runs this `ztunnel`: to measure one build beside another.
+pub fn use_ztunnel(path: PathBuf) -> Result<()> {
+    ensure!(path.is_file(), "no program {}", path.display());
+    ensure!(ZTUNNEL.set(path).is_ok(), "another ztunnel was chosen before");
+    Ok(())
+}
+
+/// The `ztunnel` the mesh runs.
+#[must_use]
+pub fn ztunnel() -> PathBuf {
+    ZTUNNEL.get().cloned().unwrap_or_else(|| sibling("ztunnel"))
+}
+
+/// Builds them, and `more` of this package, if cargo is about; started without cargo, what was built before is used. To be called outside, before a
+/// world is entered. With `shows` cargo's progress is seen: the first time it takes minutes.
+pub fn build(more: &[&str], shows: bool) -> Result<()> {
+    let programs = || PROGRAMS.iter().chain(more);
     let Some(cargo) = env::var_os("CARGO") else {
-        let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !sibling(program).is_file()).collect();
+        let missing: Vec<&str> = programs().copied().filter(|program| !sibling(program).is_file()).collect();
         ensure!(missing.is_empty(), "not built beside this program: {}; start it with cargo", missing.join(", "));
         return Ok(());
     };
@@ -35,7 +53,7 @@ pub fn build(shows: bool) -> Result<()> {
         .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
         .stdin(Stdio::null());
     // One by one, for the program that asks must not be linked again while it runs.
-    PROGRAMS.iter().for_each(|program| {
+    programs().for_each(|program| {
         command.args(["--bin", program]);
     });
     if !shows {

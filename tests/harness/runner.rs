@@ -24,6 +24,7 @@ pub struct Suite<W> {
     name: &'static str,
     ground: Ground<W>,
     tests: Vec<(&'static str, Test<W>)>,
+    programs: &'static [&'static str],
 }
 
 /// Where the tests of a file run.
@@ -105,13 +106,19 @@ impl<W> Suite<W> {
     /// A suite without tests; `prepare` makes what its tests share out of a bare world.
     #[must_use]
     pub fn new(name: &'static str, prepare: fn(World) -> Result<W>) -> Self {
-        Self { name, ground: Ground::World(prepare), tests: Vec::new() }
+        Self { name, ground: Ground::World(prepare), tests: Vec::new(), programs: &[] }
     }
 
     /// A suite without tests that needs no world; `prepare` makes what its tests share, or says by [`skip`] why they cannot run here.
     #[must_use]
     pub fn without_world(name: &'static str, prepare: fn() -> Result<W>) -> Self {
-        Self { name, ground: Ground::Machine(prepare), tests: Vec::new() }
+        Self { name, ground: Ground::Machine(prepare), tests: Vec::new(), programs: &[] }
+    }
+
+    /// Names programs of this package that its tests need besides the usual ones.
+    #[must_use]
+    pub fn with_programs(self, programs: &'static [&'static str]) -> Self {
+        Self { programs, ..self }
     }
 
     /// Adds a test.
@@ -154,7 +161,7 @@ impl<W> Suite<W> {
                     },
                 };
             }
-            programs::build(false)?;
+            programs::build(self.programs, false)?;
         }
         match arguments.place.enter(self.name)? {
             Entered::Inside => self.inside(arguments),

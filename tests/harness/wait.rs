@@ -30,3 +30,9 @@ pub fn until<T, E: Display>(what: &str, deadline: Duration, mut look: impl FnMut
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
+
+/// Lets time pass that is itself what is measured. Not for waiting for something: see [`until`].
+#[expect(clippy::disallowed_methods, reason = "a window of a measurement has no other condition than time")]
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
