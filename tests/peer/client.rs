@@ -13,6 +13,7 @@ use socket2::SockRef;
 use crate::content;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const STUCK: Duration = Duration::from_secs(2);
 
 fn open(to: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?;
@@ -131,13 +132,36 @@ pub(crate) fn storm(to: SocketAddr) -> Result<()> {
 }
 
 /// See `Role::Stall`.
-pub(crate) fn stall(to: SocketAddr, bytes: u64) -> Result<()> {
+pub(crate) fn stall(to: SocketAddr, bytes: u64, after: u64) -> Result<()> {
     let stream = open(to)?;
     let mut writer = &stream;
     writeln!(writer, "send {bytes}")?;
-    // Once a first byte is there, the rest is on its way.
-    let mut reader = &stream;
-    reader.read_exact(&mut [0])?;
+    // Once these are there, the rest is on its way.
+    let read = std::io::copy(&mut Read::take(&stream, after), &mut std::io::sink())?;
+    ensure!(read == after, "the server closed after {read} bytes");
+    println!("stalled");
+    stdin().lock().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// See `Role::Pour`.
+pub(crate) fn pour(to: SocketAddr, bytes: u64) -> Result<()> {
+    let stream = open(to)?;
+    let mut writer = &stream;
+    writeln!(writer, "gorge {bytes}")?;
+    // Whoever reads makes room again sooner than this.
+    stream.set_write_timeout(Some(STUCK))?;
+    let block = vec![0; 256 << 10];
+    let mut sent = 0;
+    loop {
+        match writer.write(&block) {
+            Ok(length) => sent += length as u64,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && sent >= bytes => break,
+            // Only slow: the server has not had enough yet.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).with_context(|| format!("send after {sent} bytes")),
+        }
+    }
     println!("stalled");
     stdin().lock().read_to_end(&mut Vec::new())?;
     Ok(())

@@ -115,11 +115,21 @@ enum Role {
         #[arg(required = true)]
         to: Vec<SocketAddr>,
     },
-    /// Ask for bytes and never read them, until standard input is closed.
+    /// Ask for bytes and stop reading them, until standard input is closed.
     Stall {
         /// Where from.
         to: SocketAddr,
         /// How many.
+        bytes: u64,
+        /// After how many it stops.
+        #[arg(default_value_t = 1)]
+        after: u64,
+    },
+    /// Send to a server that stops reading after some bytes, until no more can be sent; keep the connection until standard input is closed.
+    Pour {
+        /// Where to.
+        to: SocketAddr,
+        /// After how many bytes the server stops.
         bytes: u64,
     },
     /// Knock at an HBONE port with a certificate of nobody's, claiming to be `identity`.
@@ -146,7 +156,8 @@ fn main() -> Result<()> {
         Role::AwaitReset { to } => client::await_reset(to),
         Role::Storm { to } => client::storm(to),
         Role::Load { threads, rest, to } => load::load(&to, threads, Duration::from_millis(rest)),
-        Role::Stall { to, bytes } => client::stall(to, bytes),
+        Role::Stall { to, bytes, after } => client::stall(to, bytes, after),
+        Role::Pour { to, bytes } => client::pour(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
     }
 }

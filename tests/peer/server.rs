@@ -3,15 +3,17 @@
 //!
 //! `echo`: sends every further line back · `digest`: reads to the end, answers `bytes digest` · `send N`: sends N bytes and closes · `who`: answers the address
 //! it sees · `name`: answers its own name · `hold`: answers `holding` and then says on standard output how the connection ended · `reset`: resets the connection ·
-//! `late`: waits for the other direction to be closed and only then answers.
+//! `late`: waits for the other direction to be closed and only then answers · `gorge N`: reads N bytes, and then nothing more for as long as the connection stands.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv6Addr, TcpListener, TcpStream},
+    os::fd::AsFd,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use crate::content;
@@ -63,6 +65,12 @@ fn answer(stream: &TcpStream, name: &str) -> Result<()> {
         ("late", _) => {
             let (length, _) = content::receive(reader)?;
             writeln!(writer, "after the end of {length} bytes")?;
+        }
+        ("gorge", length) => {
+            let length: u64 = length.parse()?;
+            std::io::copy(&mut Read::take(&mut reader, length), &mut std::io::sink())?;
+            // Only the end of the connection is an event that was not asked for.
+            poll(&mut [PollFd::new(stream.as_fd(), PollFlags::empty())], PollTimeout::NONE)?;
         }
         (other, _) => writeln!(writer, "no such purpose: {other:?}")?,
     }
