@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bodies of the fuzz targets, and what they need from the tests that share them.
+
+#[path = "../../../ztunnel/hbone/tests/shell/mod.rs"]
+pub mod shell;
+
+pub mod hbone;
