@@ -5,7 +5,8 @@
 //! between the TLS record layer and the application's sockets: decrypted bytes in, [`Event`]s out, frames to send. It has no sockets, no
 //! clock and no threads; time is an argument. One [`Connection`] belongs to one thread.
 //!
-//! What goes over the wire, with every header, code, limit and number, is written down in [`protocol`].
+//! What goes over the wire, with every header, code, limit and number, is written down in [`protocol`], well enough to implement it
+//! without this code. Both ends over plain TCP are in `examples/echo.rs`: `cargo run -p hbone --example echo -- serve 127.0.0.1:15008`.
 //!
 //! # How a caller drives it
 //!

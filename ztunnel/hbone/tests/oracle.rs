@@ -481,6 +481,7 @@ fn an_h2_client_understands_our_leaving_and_our_faults() {
     });
 }
 
+// HB-3, HB-16
 #[test]
 fn windows_that_change_under_way_are_kept() {
     let (cuts, theirs) = plain();

@@ -14,6 +14,7 @@ use shell::{End, Pair, Seen, budget};
 
 const MIB: usize = 1 << 20;
 
+// HB-6
 #[test]
 fn a_request_arrives_as_it_was_made() {
     let mut pair = Pair::new();
@@ -36,6 +37,7 @@ fn a_request_arrives_as_it_was_made() {
     assert_eq!(pair.client.seen.last(), Some(&Seen::Answer(stream, 200)));
 }
 
+// HB-11
 #[test]
 fn bytes_cross_both_ways_and_both_fins_close_the_stream() {
     let mut pair = Pair::new();
@@ -139,6 +141,7 @@ fn a_grown_window_shrinks_when_memory_runs_short() {
     assert_eq!(pair.server.app(there).over_budget, None);
 }
 
+// HB-14
 #[test]
 fn readers_that_stall_do_not_stall_their_neighbours() {
     let mut pair = Pair::new();
@@ -159,6 +162,7 @@ fn readers_that_stall_do_not_stall_their_neighbours() {
     }
 }
 
+// HB-15
 #[test]
 fn past_a_budget_the_stream_is_reset_and_the_others_go_on() {
     let now = Instant::now();
@@ -216,6 +220,7 @@ fn a_stream_ends_only_when_its_bytes_have_been_taken() {
     assert!(!pair.server.conn.is_open(there));
 }
 
+// HB-12
 #[test]
 fn a_reset_travels_as_what_it_is() {
     let mut pair = Pair::new();
@@ -234,6 +239,7 @@ fn a_reset_travels_as_what_it_is() {
     assert_eq!((error, three.number()), (None, 5));
 }
 
+// HB-9
 #[test]
 fn a_refusal_is_a_status_and_the_end() {
     let mut pair = Pair::new();
@@ -249,6 +255,7 @@ fn a_refusal_is_a_status_and_the_end() {
     assert_eq!(told, [Seen::Answer(stream, 401), Seen::End(stream), stop]);
 }
 
+// HB-13
 #[test]
 fn a_reset_behind_the_end_leaves_what_was_sent() {
     let mut pair = Pair::new();
@@ -277,6 +284,7 @@ fn a_reset_behind_the_end_leaves_what_was_sent() {
     assert_eq!((pair.server.seen.len(), pair.server.out.len()), (seen, 0));
 }
 
+// HB-19
 #[test]
 fn streams_are_limited_by_both_sides() {
     let mut pair = Pair::new();
@@ -301,6 +309,7 @@ fn streams_are_limited_by_both_sides() {
     assert_eq!(pair.client.conn.request(now, &another), Err(NoStream::AtLimit { limit: 3 }));
 }
 
+// HB-18
 #[test]
 fn a_server_leaves_without_losing_what_was_under_way() {
     let mut pair = Pair::new();
@@ -324,6 +333,7 @@ fn a_server_leaves_without_losing_what_was_under_way() {
     assert!(pair.client.conn.is_drained() && pair.server.conn.is_drained(), "{pair:?}");
 }
 
+// HB-18
 #[test]
 fn a_client_leaves_when_its_streams_have_ended() {
     let mut pair = Pair::new();
@@ -351,6 +361,7 @@ fn close_ends_it_at_once() {
     assert_eq!(pair.server.conn.next_event(pair.now, &mut &b"x"[..]).unwrap_err(), ConnectionError::Ended);
 }
 
+// HB-17
 #[test]
 fn pings_keep_time_and_silence_is_noticed() {
     let mut pair = Pair::new();
@@ -366,6 +377,7 @@ fn pings_keep_time_and_silence_is_noticed() {
     assert_eq!(pair.client.conn.next_deadline(), None);
 }
 
+// HB-17
 #[test]
 fn data_is_a_sign_of_life_when_the_pong_is_late() {
     let now = Instant::now();
@@ -382,6 +394,7 @@ fn data_is_a_sign_of_life_when_the_pong_is_late() {
     }
 }
 
+// HB-2
 #[test]
 fn a_peer_that_never_begins_is_given_up() {
     let now = Instant::now();

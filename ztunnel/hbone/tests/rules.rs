@@ -128,6 +128,7 @@ fn connect() -> Vec<u8> {
     fields(&[(":method", "CONNECT"), (":authority", "10.0.0.2:8080")])
 }
 
+// HB-2
 #[test]
 fn settings_come_first() {
     for bytes in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, ACK, 0, &[]), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])] {
@@ -141,6 +142,7 @@ fn settings_come_first() {
     assert_eq!(error, ConnectionError::NotHttp2);
 }
 
+// HB-3, HB-20
 #[test]
 fn settings_are_within_their_bounds_and_acknowledged() {
     let setting = |id: u16, value: u32| {
@@ -160,6 +162,7 @@ fn settings_are_within_their_bounds_and_acknowledged() {
     peer.works();
 }
 
+// HB-3
 #[test]
 fn a_changed_initial_window_moves_open_streams_below_zero_and_back() {
     let (mut peer, stream) = Peer::server();
@@ -183,6 +186,7 @@ fn a_changed_initial_window_moves_open_streams_below_zero_and_back() {
     );
 }
 
+// HB-16
 #[test]
 fn who_waits_for_the_connection_is_told_in_turn() {
     let (mut peer, first) = Peer::server();
@@ -210,6 +214,7 @@ fn who_waits_for_the_connection_is_told_in_turn() {
     assert_eq!((peer.end.app(first).sent, peer.end.app(second).to_send), (67_385, 0));
 }
 
+// HB-20
 #[test]
 fn window_updates_are_neither_empty_nor_too_much() {
     let update = |stream: u32, increment: u32| frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes());
@@ -225,6 +230,7 @@ fn window_updates_are_neither_empty_nor_too_much() {
     }
 }
 
+// HB-20
 #[test]
 fn windows_are_not_overdrawn() {
     let mut options = Options::server(budget());
@@ -254,6 +260,7 @@ fn windows_are_not_overdrawn() {
     assert!(error.to_string().contains("connection's window"));
 }
 
+// HB-20
 #[test]
 fn frames_on_streams_that_were_never_opened_end_the_connection() {
     for number in [1, 2, 7] {
@@ -278,6 +285,7 @@ fn frames_on_streams_that_were_never_opened_end_the_connection() {
     peer.dies_of(&frame(HEADERS, END_HEADERS, 3, &connect()), ErrorCode::PROTOCOL_ERROR);
 }
 
+// HB-20
 #[test]
 fn frames_behind_end_stream_are_faults() {
     let mut peer = Peer::client();
@@ -303,6 +311,7 @@ fn frames_behind_end_stream_are_faults() {
     peer.dies_of(&frame(HEADERS, END_HEADERS, 7, &connect()), ErrorCode::STREAM_CLOSED);
 }
 
+// HB-12
 #[test]
 fn frames_that_cross_our_reset_are_passed_over() {
     let mut peer = Peer::client();
@@ -321,6 +330,7 @@ fn frames_that_cross_our_reset_are_passed_over() {
     assert!(!peer.end.seen.iter().any(|seen| matches!(seen, Seen::Reset(..) | Seen::End(_))));
 }
 
+// HB-20
 #[test]
 fn trailers_and_frames_without_meaning_do_no_harm() {
     let mut peer = Peer::client();
@@ -342,6 +352,7 @@ fn a_request_that_ends_at_once_is_told_so() {
     assert!(matches!(peer.end.seen[1..], [Seen::Request(asked, _), Seen::End(ended)] if asked == ended));
 }
 
+// HB-7
 #[test]
 fn malformed_requests_are_reset_before_the_caller_hears_of_them() {
     let connect =
@@ -376,6 +387,7 @@ fn malformed_requests_are_reset_before_the_caller_hears_of_them() {
     }
 }
 
+// HB-7
 #[test]
 fn requests_that_are_only_useless_get_an_answer() {
     let mut peer = Peer::client();
@@ -407,6 +419,7 @@ fn faults_that_only_the_caller_sees_count_as_well() {
     assert_eq!(peer.end.conn.fault_found(now), Ok(()), "over is over");
 }
 
+// HB-8
 #[test]
 fn telemetry_headers_never_make_a_request_fail() {
     let mut peer = Peer::client();
@@ -433,6 +446,7 @@ fn telemetry_headers_never_make_a_request_fail() {
     assert_eq!(request.baggage, Baggage::new("a=1,b=2"));
 }
 
+// HB-5
 #[test]
 fn header_lists_have_limits_in_bytes_and_fields() {
     let mut peer = Peer::client();
@@ -455,6 +469,7 @@ fn header_lists_have_limits_in_bytes_and_fields() {
     peer.dies_of(&frame(CONTINUATION, 0, 7, &block[40_000..]), ErrorCode::ENHANCE_YOUR_CALM);
 }
 
+// HB-5
 #[test]
 fn a_header_list_of_many_times_its_limit_is_not_read_to_its_end() {
     // A field of 4,000 bytes in the table; each further byte stands for it once more. `copies` of them are wanted.
@@ -484,6 +499,7 @@ fn a_header_list_of_many_times_its_limit_is_not_read_to_its_end() {
     assert_eq!(error, ConnectionError::HeaderList { limit: 16 << 10 });
 }
 
+// HB-4
 #[test]
 fn a_header_block_that_cannot_be_decoded_ends_the_connection() {
     let update_to = |size: &[u8]| [size, &connect()].concat();
@@ -505,6 +521,7 @@ fn a_header_block_that_cannot_be_decoded_ends_the_connection() {
     assert!(matches!(peer.end.seen.last(), Some(Seen::Request(..))));
 }
 
+// HB-5
 #[test]
 fn a_slow_header_block_is_not_waited_for() {
     let mut peer = Peer::client();
@@ -529,6 +546,7 @@ fn a_peer_that_keeps_no_table_is_told_that_we_keep_none() {
     }
 }
 
+// HB-7
 #[test]
 fn answers_are_read_with_the_same_care() {
     let answer = |block: &[u8], flags: u8| frame(HEADERS, END_HEADERS | flags, 3, block);
@@ -555,6 +573,7 @@ fn answers_are_read_with_the_same_care() {
     peer.resets(&frame(DATA, 0, 3, b"early"), 3, ErrorCode::PROTOCOL_ERROR);
 }
 
+// HB-18
 #[test]
 fn a_go_away_takes_back_what_was_not_looked_at() {
     let (mut peer, first) = Peer::server();
@@ -572,6 +591,7 @@ fn a_go_away_takes_back_what_was_not_looked_at() {
     assert!(peer.end.conn.is_drained());
 }
 
+// HB-18
 #[test]
 fn requests_behind_our_last_stream_are_passed_over() {
     let mut peer = Peer::client();
@@ -589,6 +609,7 @@ fn requests_behind_our_last_stream_are_passed_over() {
     assert_eq!(peer.end.seen.len(), seen);
 }
 
+// HB-21
 #[test]
 fn floods_end_in_a_go_away_that_says_which() {
     let flood = |kind: FloodKind, frame_of: &dyn Fn(u32) -> Vec<u8>| {
@@ -662,6 +683,7 @@ fn refusals_in_great_number_are_no_flood() {
     peer.works();
 }
 
+// HB-21
 #[test]
 fn a_peer_that_does_not_read_cannot_make_us_queue() {
     let mut server = End::server(Instant::now());
@@ -693,6 +715,7 @@ fn a_peer_that_does_not_read_cannot_make_us_queue() {
     assert!(matches!(server.error, Some(ConnectionError::ControlBacklog { queued }) if queued < 300_000));
 }
 
+// HB-21
 #[test]
 fn small_windows_of_the_peer_do_not_outlast_its_updates() {
     // A peer that opens its window byte by byte pays with its WINDOW_UPDATEs for what it gets, no more.
@@ -733,6 +756,7 @@ fn calls_for_streams_that_are_over_do_nothing() {
     assert!(peer.end.conn.is_open(next));
 }
 
+// HB-10
 #[test]
 fn a_server_sends_nothing_before_it_has_answered() {
     let mut peer = Peer::client();
@@ -769,6 +793,7 @@ fn baggage_that_fits_no_frame_is_refused_or_left_out() {
     assert_eq!(peer.heard(), [(HEADERS, END_HEADERS, 1, vec![0x88])]);
 }
 
+// HB-10
 #[test]
 fn unanswered_streams_hold_what_comes_early() {
     let mut peer = Peer::client();

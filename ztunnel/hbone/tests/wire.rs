@@ -57,6 +57,7 @@ fn request() -> ConnectRequest {
     }
 }
 
+// HB-1, HB-4
 #[test]
 fn a_server_understands_the_recorded_client_however_it_is_cut() {
     let bytes = recorded("ztunnel as client, CONNECT to a pod");
@@ -83,6 +84,7 @@ fn a_server_understands_the_recorded_client_however_it_is_cut() {
     }
 }
 
+// HB-1, HB-6
 #[test]
 fn our_client_opens_as_the_recorded_one_does() {
     let theirs = recorded("ztunnel as client, CONNECT to a pod");
@@ -105,6 +107,7 @@ fn our_client_opens_as_the_recorded_one_does() {
     assert_eq!(decode(&ours[2].3), decode(&theirs[2].3));
 }
 
+// HB-1, HB-6
 #[test]
 fn our_server_opens_and_answers_as_the_recorded_one_does() {
     let peer = recorded("ztunnel as server, allowed: peer");
@@ -139,6 +142,7 @@ fn our_server_opens_and_answers_as_the_recorded_one_does() {
     assert_eq!(decode(&ours[3].3), decode(&theirs[3].3));
 }
 
+// HB-9
 #[test]
 fn refusals_look_as_recorded() {
     for (who, status) in
