@@ -221,7 +221,7 @@ struct Play {
 
 impl Play {
     fn step(&mut self, kind: u8, argument: u8) {
-        let more = usize::from(argument).pow(2) * 4;
+        let more = usize::from(argument).pow(2) * 2;
         let at_client = kind & 0x80 == 0;
         match kind % 12 {
             0 | 1 => {
@@ -266,7 +266,7 @@ impl Play {
                     end.unstall(now, stream);
                 }
             }
-            9 => self.deliver(at_client, more / 8),
+            9 => self.deliver(at_client, more / 4),
             10 => {
                 self.settle();
                 self.now += Duration::from_millis(u64::from(argument) * 36);
