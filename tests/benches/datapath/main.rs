@@ -16,7 +16,7 @@ mod usage;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use harness::{
     World,
@@ -42,12 +42,12 @@ struct Arguments {
     /// The variants to compare.
     #[arg(long, value_enum, value_delimiter = ',')]
     variants: Vec<Variant>,
-    /// How often each case is measured on each variant.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// How long each measurement takes.
-    #[arg(long, default_value_t = 2.5)]
-    seconds: f64,
+    /// How often each case is measured on each variant [default: 3].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// How long each measurement takes [default: 2.5].
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<Duration>,
     /// Connections held in the case `hold`.
     #[arg(long, default_value_t = 3000)]
     held: usize,
@@ -167,10 +167,20 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn seconds(text: &str) -> Result<Duration> {
+    let window = Duration::try_from_secs_f64(text.parse()?)?;
+    ensure!(window >= SHORTEST, "at least {} s, or processor time cannot be told", SHORTEST.as_secs_f32());
+    Ok(window)
+}
+
+/// Ten ticks of the clock that processor time is counted in.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 impl Arguments {
-    /// Not started by `cargo bench` or with a wish of its own.
+    /// Started neither by `cargo bench` nor with a wish of its own.
     fn is_test(&self) -> bool {
-        self.test || !self.bench && self.cases.is_empty() && self.variants.is_empty() && !self.quick
+        let wishes = self.rounds.is_some() || self.seconds.is_some() || self.quick;
+        self.test || !self.bench && self.cases.is_empty() && self.variants.is_empty() && !wishes
     }
 
     fn cases(&self) -> Vec<(usize, &'static Case)> {
@@ -204,9 +214,9 @@ impl Arguments {
 
     fn pace(&self) -> (usize, Pace) {
         let quick = self.quick || self.is_test();
-        let window = Duration::from_secs_f64(if quick { 0.3 } else { self.seconds });
-        let warm_up = Duration::from_secs_f64(if quick { 0.2 } else { 0.7 });
-        let pace = Pace { warm_up, window, held: if quick { 200 } else { self.held } };
-        (if quick { 1 } else { self.rounds as usize }, pace)
+        let millis = |quickly, properly| Duration::from_millis(if quick { quickly } else { properly });
+        let window = self.seconds.unwrap_or_else(|| millis(300, 2500));
+        let pace = Pace { warm_up: millis(200, 700), window, held: if quick { 200 } else { self.held } };
+        (self.rounds.unwrap_or(if quick { 1 } else { 3 }) as usize, pace)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use harness::{
     Mesh, Pod, World,
     baseline::{self, Baseline},
@@ -62,6 +62,7 @@ impl Rig {
             }
             rig.start_proxies(variant)?;
             rig.probe(variant)?;
+            rig.verify(variant)?;
         }
         rig.plain = Some(serve(rig.world.pod("plain/server")?)?);
         Ok(rig)
@@ -166,6 +167,29 @@ impl Rig {
                 .find_map(|(of, server)| (*of == variant).then_some(server))
                 .with_context(|| format!("no server for {variant} runs")),
         }
+    }
+
+    /// Makes sure that a variant is what it claims to be: the application sees the client's address, and what goes over the wire between the nodes goes in a
+    /// tunnel or, without proxies, does not.
+    fn verify(&self, variant: Variant) -> Result<()> {
+        let (client, server) = (self.pod(variant, "client")?, self.pod(variant, "server")?);
+        let port = PORT - 1;
+        let mut command = server.command("peer");
+        command.args(["serve", &port.to_string()]);
+        let _asked = Program::start("peer", command, &self.world.logs().join("peer.log"))?;
+        let capture = self.world.listen()?;
+        let seen = wait::until(&format!("an answer by {variant}"), wait::PATIENCE, || {
+            client.run(&["peer", "who", &format!("{}:{port}", server.v4)]).and_then(Said::good)
+        })?;
+        let caught = capture.stop()?;
+        ensure!(seen.trim() == client.v4.to_string(), "through {variant} the application sees {seen}");
+        let (plain, tunnelled) = (caught.bytes_on(port), caught.bytes_on(15008));
+        ensure!(
+            if variant == Variant::Direct { plain > 0 && tunnelled == 0 } else { plain == 0 && tunnelled > 0 },
+            "through {variant} the wire carries {}",
+            caught.summary()
+        );
+        Ok(())
     }
 
     /// Waits until a variant carries a connection.
