@@ -116,7 +116,7 @@ impl Accounts {
 }
 
 /// A data thread's view: label sets it knows.
-pub(crate) struct Book {
+pub struct Book {
     accounts: Arc<Accounts>,
     known: HashMap<Arc<Labels>, Entry>,
     next_sweep: Option<Instant>,
@@ -134,7 +134,8 @@ struct Entry {
 pub(crate) struct Handle(Arc<Cells>);
 
 impl Book {
-    pub(crate) fn new(accounts: Arc<Accounts>) -> Self {
+    /// An empty one that adds what it counts to these.
+    pub fn new(accounts: Arc<Accounts>) -> Self {
         Self { accounts, known: HashMap::new(), next_sweep: None, described: 0 }
     }
 

@@ -79,14 +79,15 @@ pub(crate) struct Denied<'a> {
 }
 
 /// Collects a turn's lines of one data thread.
-pub(crate) struct LogBuffer {
+pub struct LogBuffer {
     log: AccessLog,
     lines: Vec<u8>,
     count: u64,
 }
 
 impl LogBuffer {
-    pub(crate) fn new(log: AccessLog) -> Self {
+    /// An empty one for this log.
+    pub fn new(log: AccessLog) -> Self {
         Self { log, lines: Vec::new(), count: 0 }
     }
 
@@ -125,7 +126,7 @@ impl LogBuffer {
     }
 
     /// Hands the collected lines over.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.count > 0 {
             (self.log.write)(&self.lines, self.count);
             self.lines.clear();

@@ -11,12 +11,11 @@ mod log;
 mod reason;
 mod record;
 
-pub use book::{Accounts, Series, Totals};
+pub use book::{Accounts, Book, Series, Totals};
 pub use labels::{Flag, Labels, Reporter};
-pub use log::{AccessLog, IsEnabled, WriteLines};
+pub use log::{AccessLog, IsEnabled, LogBuffer, WriteLines};
 pub use reason::Reason;
+pub use record::{Ends, Record};
 
-pub(crate) use book::Book;
 pub(crate) use gate::{Gate, LeftOut};
-pub(crate) use log::{Denied, LogBuffer};
-pub(crate) use record::{Ends, Record};
+pub(crate) use log::Denied;

@@ -13,7 +13,7 @@ use crate::decide::Traffic;
 
 /// See the module. Dropping it without [`Record::close`] would lose the connection's end.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub struct Record {
     handle: Handle,
     ends: Ends,
     started: Instant,
@@ -23,16 +23,18 @@ pub(crate) struct Record {
 
 /// The addresses of a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Ends {
-    pub(crate) source: SocketAddr,
+pub struct Ends {
+    /// The client.
+    pub source: SocketAddr,
     /// The next hop on the wire, with 15008 for HBONE.
-    pub(crate) destination: SocketAddr,
-    pub(crate) authority: Option<Box<Authority>>,
+    pub destination: SocketAddr,
+    /// What is asked for over HBONE.
+    pub authority: Option<Box<Authority>>,
 }
 
 impl Record {
     /// Counts the connection as opened.
-    pub(crate) fn open(
+    pub fn open(
         book: &mut Book,
         log: &mut LogBuffer,
         now: Instant,
@@ -47,13 +49,13 @@ impl Record {
     }
 
     /// Bytes from client to server.
-    pub(crate) fn count_received(&mut self, bytes: usize) {
+    pub fn count_received(&mut self, bytes: usize) {
         self.received += bytes as u64;
         self.handle.received(bytes);
     }
 
     /// Bytes from server to client.
-    pub(crate) fn count_sent(&mut self, bytes: usize) {
+    pub fn count_sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
         self.handle.sent(bytes);
     }
@@ -64,13 +66,7 @@ impl Record {
     }
 
     /// Counts the connection as closed, and logs it if there is a log for it.
-    pub(crate) fn close(
-        self,
-        book: &mut Book,
-        log: Option<&mut LogBuffer>,
-        now: Instant,
-        ended: Result<(), (Flag, &str)>,
-    ) {
+    pub fn close(self, book: &mut Book, log: Option<&mut LogBuffer>, now: Instant, ended: Result<(), (Flag, &str)>) {
         let error = match ended {
             Ok(()) => None,
             Err((_, text)) => Some(text),
