@@ -194,9 +194,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_owned()
 }
 
-/// Tests, examples among them, may use what they like.
+/// Tests and benches may use what they like.
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests")
+    path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
         || path.file_name().is_some_and(|name| name == "tests.rs" || name == "properties.rs")
 }
 

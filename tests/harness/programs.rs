@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -39,6 +40,35 @@ pub fn build(more: &[&str], shows: bool) -> Result<()> {
         ensure!(missing.is_empty(), "not built beside this program: {}; start it with cargo", missing.join(", "));
         return Ok(());
     };
+    let mut command = cargo_build(cargo)?;
+    // One by one, for the program that asks must not be linked again while it runs.
+    programs().for_each(|program| {
+        command.args(["--bin", program]);
+    });
+    if !shows {
+        command.arg("--quiet");
+    }
+    let status = command.status().context("run cargo build")?;
+    ensure!(status.success(), "the programs do not build");
+    Ok(())
+}
+
+/// Builds a bench with the profile of the program that asks, and says where it is; none without cargo.
+pub fn bench(name: &str) -> Result<Option<PathBuf>> {
+    let Some(cargo) = env::var_os("CARGO") else { return Ok(None) };
+    let mut command = cargo_build(cargo)?;
+    command.args(["--bench", name, "--quiet", "--message-format=json"]).stderr(Stdio::inherit());
+    let output = command.output().context("run cargo build")?;
+    ensure!(output.status.success(), "the bench {name} does not build");
+    let messages = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let path = |message: serde_json::Value| {
+        let is_it = message["target"]["name"] == name && message["target"]["kind"][0] == "bench";
+        message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+    };
+    Ok(Some(messages.filter_map(path).next().with_context(|| format!("cargo built no bench {name}"))?))
+}
+
+fn cargo_build(cargo: OsString) -> Result<Command> {
     let folder = profile_folder()?;
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
@@ -52,14 +82,5 @@ pub fn build(more: &[&str], shows: bool) -> Result<()> {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
         .stdin(Stdio::null());
-    // One by one, for the program that asks must not be linked again while it runs.
-    programs().for_each(|program| {
-        command.args(["--bin", program]);
-    });
-    if !shows {
-        command.arg("--quiet");
-    }
-    let status = command.status().context("run cargo build")?;
-    ensure!(status.success(), "the programs do not build");
-    Ok(())
+    Ok(command)
 }

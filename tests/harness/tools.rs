@@ -100,6 +100,16 @@ pub const GO: Tool = Tool {
     version: "version",
     check: &[],
 };
+/// Counts instructions.
+pub const VALGRIND: Tool = Tool {
+    name: "valgrind",
+    aliases: &[],
+    package: "valgrind",
+    purpose: "counts the instructions of the pure cores",
+    needed: false,
+    version: "--version",
+    check: &[],
+};
 
 /// The waypoint's proxy, and what the data path is measured beside.
 pub const ENVOY: Wheel = Wheel {
@@ -115,7 +125,7 @@ pub const ENVOY: Wheel = Wheel {
 };
 
 /// All of them that come in Debian packages.
-pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI, &GO];
+pub const ALL: &[&Tool] = &[&IP, &NSENTER, &CURL, &PYTHON, &REDIS_SERVER, &REDIS_CLI, &GO, &VALGRIND];
 
 /// The folder inside a world in which every tool is found by its own name.
 pub const FOLDER: &str = "/run/bin";
