@@ -19,11 +19,11 @@ use serde_json::json;
 use crate::{client, content};
 
 /// An operation in which nothing happens for this long hangs. Generous: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of an upload or download.
 const BULK: u64 = 300_000;
 /// Questions over one connection that stays open.
-const QUESTIONS: usize = 300;
+const QUESTIONS: usize = 100;
 
 /// What is asked of the servers, in turn.
 const KINDS: [Kind; 4] = [Kind::Ask, Kind::Upload, Kind::Download, Kind::Stay];

@@ -19,10 +19,14 @@ use harness::{Pod, World, process::Dialogue, wait};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use serde_json::{Value, json};
 
+use crate::field::PATIENCE;
+
 /// How many kubelets work at once: most of their time they wait, for the kernel and for the agent.
-const THREADS: usize = 16;
+const THREADS: usize = 12;
 /// So many pods stand at any time; the eldest goes when another comes.
 const STANDING: usize = 24;
+/// How long an agent tries before it refuses a sandbox, which then is tried again: on a machine that is busy enough, that happens.
+const AGENT_PATIENCE: Duration = Duration::from_secs(8);
 /// Every so many pods one calls out, and another one is called.
 const TALKS: u64 = 8;
 
@@ -36,6 +40,7 @@ pub(crate) struct Churn {
     begun: AtomicU64,
     made: AtomicU64,
     refused: AtomicU64,
+    hasty: AtomicU64,
     refusals: Mutex<Vec<String>>,
     talked: AtomicU64,
     slowest: Mutex<(Duration, Duration)>,
@@ -58,7 +63,9 @@ pub(crate) struct Figures {
     made: u64,
     deleted: usize,
     /// Sandboxes that were refused and tried again.
-    pub(crate) refused: u64,
+    refused: u64,
+    /// Of these, those that were not given the time an agent has for a pod.
+    pub(crate) hasty: u64,
     refusals: Vec<String>,
     talked: u64,
     took: Duration,
@@ -100,6 +107,7 @@ impl Churn {
             made: self.made() - made,
             deleted: lock(&self.deleted).len() - gone,
             refused: self.refused.load(Ordering::Acquire),
+            hasty: self.hasty.load(Ordering::Acquire),
             refusals: lock(&self.refusals).clone(),
             talked: self.talked.load(Ordering::Acquire),
             took: start.elapsed(),
@@ -110,7 +118,7 @@ impl Churn {
     /// Has pods come and go, not quite as fast, until `work` is done.
     pub(crate) fn during(&self, world: &World, work: impl FnOnce() -> Result<()>) -> Result<()> {
         thread::scope(|scope| {
-            let running = scope.spawn(|| self.run(world, 8, 10 * wait::PATIENCE));
+            let running = scope.spawn(|| self.run(world, 8, 10 * PATIENCE));
             let done = work();
             self.end();
             let figures = running.join().map_err(|_| anyhow!("the churn panicked"))?;
@@ -123,14 +131,14 @@ impl Churn {
     /// Waits until so many more pods are made.
     pub(crate) fn makes(&self, more: u64) -> Result<()> {
         let wanted = self.made() + more;
-        wait::until("pods to be made", 2 * wait::PATIENCE, || self.reached(self.made(), wanted))
+        wait::until("pods to be made", PATIENCE, || self.reached(self.made(), wanted))
     }
 
     /// Waits until so many more sandboxes are refused.
     pub(crate) fn is_refused(&self, more: u64) -> Result<()> {
         let refused = || self.refused.load(Ordering::Acquire);
         let wanted = refused() + more;
-        wait::until("sandboxes to be refused", 2 * wait::PATIENCE, || self.reached(refused(), wanted))
+        wait::until("sandboxes to be refused", PATIENCE, || self.reached(refused(), wanted))
     }
 
     fn reached(&self, now: u64, wanted: u64) -> Result<(), String> {
@@ -165,7 +173,7 @@ impl Churn {
     pub(crate) fn is_gone(&self, world: &World) -> Result<Duration> {
         let since = Instant::now();
         for node in world.nodes() {
-            wait::until("the networks of deleted pods to go", 2 * wait::PATIENCE, || {
+            wait::until("the networks of deleted pods to go", PATIENCE, || {
                 let links =
                     node.netns.run(|| Ok(if_nameindex()?.iter().map(|link| link.index()).collect::<Vec<_>>()))?;
                 let deleted = lock(&self.deleted);
@@ -193,8 +201,12 @@ impl Churn {
         }
         world.objects.write(&manifest)?;
         let since = Instant::now();
-        let pod = wait::until(&format!("{name} to start"), 2 * wait::PATIENCE, || {
+        let pod = wait::until(&format!("{name} to start"), PATIENCE, || {
+            let since = Instant::now();
             world.raise(&manifest).inspect_err(|error| {
+                if since.elapsed() < AGENT_PATIENCE {
+                    self.hasty.fetch_add(1, Ordering::AcqRel);
+                }
                 self.refused.fetch_add(1, Ordering::AcqRel);
                 lock(&self.refusals).push(format!("{name}: {error:#}"));
             })
@@ -225,8 +237,7 @@ impl Churn {
     fn calls(&self, world: &World, member: &Member) -> Result<Option<Dialogue>> {
         let server = world.pod(if member.pod.node == "n1" { "demo/server2" } else { "demo/server1" })?;
         if self.may_stutter {
-            return wait::until("a new pod to reach a server", wait::PATIENCE, || self.talk(&member.pod, server))
-                .map(Some);
+            return wait::until("a new pod to reach a server", PATIENCE, || self.talk(&member.pod, server)).map(Some);
         }
         self.talk(&member.pod, server).map(Some)
     }
@@ -234,7 +245,7 @@ impl Churn {
     /// A client of the other node calls the pod, as soon as it has heard of it.
     fn is_called(&self, world: &World, member: &Member) -> Result<Option<Dialogue>> {
         let client = world.pod(if member.pod.node == "n1" { "demo/client2" } else { "demo/client1" })?;
-        wait::until("a client to reach a new pod", wait::PATIENCE, || self.talk(client, &member.pod)).map(Some)
+        wait::until("a client to reach a new pod", PATIENCE, || self.talk(client, &member.pod)).map(Some)
     }
 
     fn talk(&self, from: &Pod, to: &Pod) -> Result<Dialogue> {
@@ -263,7 +274,7 @@ impl Churn {
 
 impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { made, deleted, refused, refusals, talked, took, slowest: (start, stop) } = self;
+        let Self { made, deleted, refused, refusals, talked, took, slowest: (start, stop), .. } = self;
         let (seconds, made_each) = (took.as_secs_f64(), *made as f64 / took.as_secs_f64());
         write!(
             formatter,

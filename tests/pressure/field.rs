@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What all of these tests share: a client and a server on each node, two pods outside the mesh, and how much the programs used at the start.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use harness::{Bed, World, process::Dialogue};
 
 use crate::{chance::Chance, load::Load, usage::Usage};
+
+/// How long pods and traffic may take. Of a machine that others keep busy this may be a hundredth part, and who waits for what never comes fails anyway.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/dataplane-mode: ambient}}}
@@ -103,7 +108,7 @@ impl Field {
         let chance = Chance::seeded();
         let bed = Bed::start(world, OBJECTS)?;
         let mut load = Load::start(&bed, 3, 2)?;
-        load.goes_on(20)?;
+        load.goes_on(5)?;
         load.stop()?.is_clean()?;
         let start = Usage::of(&bed)?;
         println!("at the start:\n{start}");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{Bed, process::Dialogue, wait};
 use serde_json::Value;
 
-use crate::field::{CLIENTS, SERVERS};
+use crate::field::{CLIENTS, PATIENCE, SERVERS};
 
 /// A running load.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Load {
     /// Waits until `is_so`, which may compare with what was reported when this was called.
     pub(crate) fn until(&mut self, what: &str, is_so: impl Fn(&Report, &Report) -> bool) -> Result<Report> {
         let before = self.report()?;
-        wait::until(what, 2 * wait::PATIENCE, || {
+        wait::until(what, PATIENCE, || {
             let now = self.report()?;
             ensure!(is_so(&before, &now), "{}", now.since(&before));
             Ok::<Report, anyhow::Error>(now)

@@ -4,12 +4,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use harness::{Bed, Mesh, World, mesh, wait};
+use harness::{Bed, Mesh, World, wait};
 
 use crate::{
     chance::setting,
     churn::Churn,
-    field::{Field, Open},
+    field::{Field, Open, PATIENCE},
     load::Load,
     usage::{self, Slack, Usage},
 };
@@ -38,7 +38,7 @@ pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
     neighbours.stop()?.is_clean().context("neighbours")?;
     open.live()?;
     drop(open);
-    ensure!(figures.refused == 0, "sandboxes were refused: {figures}");
+    ensure!(figures.hasty == 0, "sandboxes were refused before their time was over: {figures}");
 
     let after = before.comes_back(bed, Slack { descriptors: 8, kilobytes: 8 << 10 })?;
     println!("    after:\n{after}");
@@ -97,7 +97,7 @@ fn all_stand(mesh: &Mesh, world: &World, churn: &Churn) -> Result<()> {
     for node in world.nodes() {
         let mine = standing.iter().filter(|(at, ..)| *at == node.name).map(|(_, _, uid)| uid.clone());
         let wanted: BTreeSet<String> = mine.collect();
-        wait::until(&format!("the agent of {} to have its pods in the mesh", node.name), wait::PATIENCE, || {
+        wait::until(&format!("the agent of {} to have its pods in the mesh", node.name), PATIENCE, || {
             let found = churned(node)?;
             ensure!(found == wanted, "it has {found:?}, wanted {wanted:?}");
             Ok::<(), anyhow::Error>(())
@@ -123,7 +123,7 @@ fn none_left(mesh: &Mesh, world: &World, churn: &Churn) -> Result<()> {
             ensure!(!dump["workloads"].to_string().contains("/Pod/churn/"), "still among the workloads");
             Ok(())
         })?;
-        wait::until("the agents to forget them", mesh::SETTLING, || {
+        wait::until("the agents to forget them", PATIENCE, || {
             let found = churned(node)?;
             ensure!(found.is_empty(), "it has {found:?}");
             Ok::<(), anyhow::Error>(())
