@@ -2,11 +2,11 @@
 //! The Huffman code of RFC 7541, appendix B. It is canonical, so the lengths of its codes say everything.
 
 use super::decode::HeaderError;
-use super::encode::insert_length;
+use super::encode::{begin_string, end_string};
 
 /// Appends the string `coded` stands for, in the form of a literal without Huffman code.
 pub(super) fn decode_into(out: &mut Vec<u8>, coded: &[u8]) -> Result<(), HeaderError> {
-    let start = out.len();
+    let start = begin_string(out);
     let mut rest = coded.iter();
     // The next `have` bits, left-aligned; below them zeros.
     let (mut bits, mut have) = (0u64, 0u32);
@@ -25,7 +25,7 @@ pub(super) fn decode_into(out: &mut Vec<u8>, coded: &[u8]) -> Result<(), HeaderE
         bits <<= length;
         have -= length;
     }
-    insert_length(out, start);
+    end_string(out, start);
     Ok(())
 }
 

@@ -20,9 +20,18 @@ impl TraceParent {
         Self { trace_id, span_id, flags: 0 }
     }
 
+    /// The form on the wire.
+    pub(crate) fn to_bytes(self) -> [u8; LENGTH] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&mut text[3..19], (self.trace_id >> 64) as u64);
+        put_hex(&mut text[19..35], self.trace_id as u64);
+        put_hex(&mut text[36..52], self.span_id);
+        put_hex(&mut text[53..], u64::from(self.flags));
+        text
+    }
+
     /// Reads a header value. Anything but the exact form is `None`; so are the all-zero ids the standard forbids.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        const LENGTH: usize = 55;
         if value.len() != LENGTH || value[2] != b'-' || value[35] != b'-' || value[52] != b'-' {
             return None;
         }
@@ -37,13 +46,24 @@ impl TraceParent {
     }
 }
 
+/// Bytes of the header's value.
+const LENGTH: usize = 55;
+
+/// As many digits as there is room for, the last ones of `value`.
+fn put_hex(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 0xf) as usize];
+        value >>= 4;
+    }
+}
+
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0u128, |value, &b| Some(value << 4 | u128::from(char::from(b).to_digit(16)?)))
 }
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        self.to_bytes().iter().try_for_each(|&b| fmt::Write::write_char(f, char::from(b)))
     }
 }
 
