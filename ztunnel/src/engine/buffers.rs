@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Per-thread pools of large buffers: a connection has one only while it holds something.
+//! Per-thread pools of large buffers and of pipes: a connection has one only while it holds something.
 
-use crate::net::Buffer;
+use std::rc::Rc;
+
+use crate::net::{Buffer, Pipe};
 
 /// Buffers of [`ROOM`] bytes that nobody uses at the moment.
 pub(super) struct Buffers {
@@ -39,7 +41,68 @@ impl Buffers {
     }
 }
 
+/// Pipes that nobody uses at the moment.
+pub(super) struct Pipes {
+    free: Vec<Box<Lent>>,
+    /// Every pipe there is holds a clone.
+    all: Rc<()>,
+}
+
+/// A pipe of the pool.
+pub(super) struct Lent {
+    pub(super) pipe: Pipe,
+    _counted: Rc<()>,
+}
+
+impl Pipes {
+    pub(super) fn new() -> Self {
+        Self { free: Vec::new(), all: Rc::new(()) }
+    }
+
+    /// An empty pipe; none if there are as many as there may be, or no more descriptors.
+    pub(super) fn take(&mut self) -> Option<Box<Lent>> {
+        if let Some(lent) = self.free.pop() {
+            return Some(lent);
+        }
+        if Rc::strong_count(&self.all) > MOST_PIPES {
+            return None;
+        }
+        let pipe = Pipe::new(PIPE_ROOM).ok()?;
+        Some(Box::new(Lent { pipe, _counted: Rc::clone(&self.all) }))
+    }
+
+    /// Takes back a pipe that is empty again.
+    pub(super) fn give(&mut self, slot: &mut Option<Box<Lent>>) {
+        if self.free.len() < KEPT
+            && let Some(lent) = slot.take_if(|lent| lent.pipe.held() == 0)
+        {
+            self.free.push(lent);
+        }
+    }
+}
+
 /// Sixteen full records with their overhead, and control frames beside them.
 pub(super) const ROOM: usize = 272 * 1024;
 /// What a quiet thread keeps.
 const KEPT: usize = 8;
+/// What a pipe holds if the kernel grants it.
+const PIPE_ROOM: i32 = 256 * 1024;
+/// Pipes of one thread, two descriptors each. Connections that find none copy.
+const MOST_PIPES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_so_many_pipes_and_those_that_come_back_are_used_again() {
+        let mut pipes = Pipes::new();
+        let mut lent: Vec<_> = (0..MOST_PIPES).map(|_| pipes.take()).collect();
+        assert!(lent.iter().all(Option::is_some));
+        assert!(pipes.take().is_none());
+        pipes.give(&mut lent[0]);
+        assert!(lent[0].is_none() && pipes.take().is_some());
+        drop(lent);
+        assert!(pipes.take().is_some(), "those that were dropped count no more");
+    }
+}

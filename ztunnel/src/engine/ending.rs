@@ -116,8 +116,8 @@ impl Worker {
     /// The one end of every flow: both sides are told, account and log get it.
     pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
         let Some(flow) = self.flows.remove(key) else { return };
-        let Flow { site, origin, stage, app, far, story, orphaned, .. } = flow;
-        site.server.budget.refund(orphaned);
+        let Flow { site, origin, stage, app, far, story, charged, .. } = flow;
+        site.server.budget.refund(charged);
         site.share.give_some(Kind::Sockets, 1 + usize::from(matches!(far, Far::Socket(_))));
         if matches!(stage, Stage::Dialling) {
             site.share.give(Kind::Dials);
@@ -202,7 +202,7 @@ impl Worker {
         if let Err(over) = flow.site.server.budget.charge(held) {
             return self.end_flow(key, Ending::Failed(Failure::OverBudget(over)));
         }
-        flow.orphaned = held;
+        flow.charged = held;
         self.set_flow_deadline(key, deadline);
         self.queue_flow(key);
     }

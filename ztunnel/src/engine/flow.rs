@@ -13,13 +13,14 @@ use hbone::request::ConnectRequest;
 use mesh_proto::spiffe::Identity;
 
 use super::account::{Record, Reporter};
+use super::buffers::Lent;
 use super::failure::Failure;
 use super::outbound::Hop;
 use super::poll::Readiness;
 use super::site::Site;
 use super::table::Key;
 use super::tunnel::Tunnel;
-use crate::net::Stream;
+use crate::net::{Pipe, Stream};
 
 /// See the module.
 pub(super) struct Flow {
@@ -34,8 +35,8 @@ pub(super) struct Flow {
     pub(super) story: Story,
     /// When the stage has taken too long.
     pub(super) deadline: Option<Instant>,
-    /// Bytes that waited for the application when the far side went.
-    pub(super) orphaned: usize,
+    /// Bytes in its queues that no stream's account answers for: the pod's own does.
+    pub(super) charged: usize,
     /// Whether it is in the queue of flows to be moved.
     pub(super) is_queued: bool,
     /// Whether it is among those its tunnel tells when it can be written to again.
@@ -157,6 +158,11 @@ pub(super) struct Way {
     pub(super) sink: Sink,
     /// Bytes the sink has not taken.
     pub(super) queue: Queue,
+    /// Such bytes between two sockets of which we have seen nothing.
+    pub(super) pipe: Option<Box<Lent>>,
+    /// How much has come between two sockets, as far as that matters, and how much at last.
+    seen: u32,
+    last: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -180,7 +186,32 @@ pub(super) enum Sink {
 impl Way {
     /// The source has ended and the sink has everything but the news.
     pub(super) fn owes_end(&self) -> bool {
-        self.source == Source::Ended && self.sink == Sink::Open && self.queue.is_empty()
+        self.source == Source::Ended && self.sink == Sink::Open && self.is_empty()
+    }
+
+    /// Nothing waits for the sink.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.in_pipe() == 0
+    }
+
+    /// How much waits for the sink.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.in_pipe()
+    }
+
+    fn in_pipe(&self) -> usize {
+        self.pipe.as_ref().map_or(0, |lent| lent.pipe.held())
+    }
+
+    /// So much has come at once.
+    pub(super) fn arrived(&mut self, count: usize) {
+        self.last = u32::try_from(count).unwrap_or(u32::MAX);
+        self.seen = self.seen.saturating_add(self.last);
+    }
+
+    /// Much has come and goes on coming: worth a pipe, which costs more per piece and less per byte.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.seen >= BULK && self.last >= LEAST_PIECE
     }
 }
 
@@ -260,15 +291,7 @@ impl Socket {
                 }
                 Read::Bytes(count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                Read::Nothing
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
-            Err(error) => {
-                self.readable = false;
-                Read::Broken(error)
-            }
+            Err(error) => self.unread(error),
         }
     }
 
@@ -280,6 +303,40 @@ impl Socket {
     fn write_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Wrote {
         let wrote = self.stream.write_pieces(pieces);
         self.wrote(wrote, pieces.iter().map(|piece| piece.len()).sum())
+    }
+
+    /// Reads into a pipe.
+    pub(super) fn fill(&mut self, pipe: &mut Pipe) -> Read {
+        match pipe.fill(&self.stream) {
+            Ok(0) => {
+                self.readable = false;
+                Read::End
+            }
+            // However little it is, there may be more: a pipe takes so many pieces, not so many bytes.
+            Ok(count) => Read::Bytes(count),
+            Err(error) => self.unread(error),
+        }
+    }
+
+    /// Writes what a pipe holds.
+    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Wrote {
+        let held = pipe.held();
+        let wrote = pipe.drain(&self.stream);
+        self.wrote(wrote, held)
+    }
+
+    fn unread(&mut self, error: io::Error) -> Read {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Read::Nothing
+            }
+            io::ErrorKind::Interrupted => Read::Nothing,
+            _ => {
+                self.readable = false;
+                Read::Broken(error)
+            }
+        }
     }
 
     fn wrote(&mut self, result: io::Result<usize>, wanted: usize) -> Wrote {
@@ -368,6 +425,10 @@ impl Queue {
     }
 }
 
+/// What comes over a connection before it is thought to carry much.
+const BULK: u32 = 64 * 1024;
+/// What must come at once to be worth a pipe.
+const LEAST_PIECE: u32 = 16 * 1024;
 /// Size of a chunk.
 const CHUNK: usize = 64 * 1024;
 /// Chunks written at once.

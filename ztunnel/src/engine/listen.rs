@@ -111,7 +111,7 @@ impl Worker {
             to_far: Way::default(),
             story: Story::Early { source: peer, destination },
             deadline: None,
-            orphaned: 0,
+            charged: 0,
             is_queued: false,
             is_waiting: false,
         });

@@ -4,7 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use hbone::{Budget, OverBudget};
+
 use super::account::Ends;
+use super::buffers::Pipes;
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Judged, Read, Sink, Socket, Source, Stage, Story, Waiting, Way, Wrote};
 use super::poll::{Readiness, Token};
@@ -98,26 +101,45 @@ impl Worker {
 
     /// Moves bytes both ways, one read each.
     pub(super) fn move_between(&mut self, key: Key<Flow>) {
-        let Some(Flow { app: Some(app), far: Far::Socket(far), to_app, to_far, story, .. }) = self.flows.get_mut(key)
-        else {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Flow { site, app: Some(app), far: Far::Socket(far), to_app, to_far, story, charged, .. } = flow else {
             return;
         };
-        let there = carry(to_far, app, far, &mut self.carried);
-        let back = carry(to_app, far, app, &mut self.carried);
+        let budget = &site.server.budget;
+        let most = if budget.used() > budget.limit() / 2 { LITTLE } else { READ };
+        let mut means = Means { buffer: &mut self.carried, pipes: &mut self.pipes, most };
+        let there = means.carry(to_far, app, far);
+        let back = means.carry(to_app, far, app);
         story.count_to_far(there.bytes);
         story.count_to_app(back.bytes);
         if there.is_broken || back.is_broken {
             return self.end_flow(key, Ending::Reset);
         }
         // After the second direction the first may have more to do: a broken sink has made its socket readable.
-        let again = |way: &Way, from: &Socket| way.queue.is_empty() && way.source == Source::Open && from.is_readable();
-        if again(to_far, app) || again(to_app, far) {
+        let again = |way: &Way, from: &Socket| way.is_empty() && way.source == Source::Open && from.is_readable();
+        let is_ready = again(to_far, app) || again(to_app, far);
+        if let Err(over) = charge(budget, charged, to_far.waiting() + to_app.waiting()) {
+            return self.end_flow(key, Ending::Failed(Failure::OverBudget(over)));
+        }
+        if is_ready {
             self.queue_flow(key);
         }
     }
 }
 
+/// Brings what is charged for a flow to what waits in it.
+fn charge(budget: &Budget, charged: &mut usize, waiting: usize) -> Result<(), OverBudget> {
+    if waiting > *charged {
+        budget.charge(waiting - *charged)?;
+    } else {
+        budget.refund(*charged - waiting);
+    }
+    *charged = waiting;
+    Ok(())
+}
+
 /// What one pass in one direction did.
+#[derive(Default)]
 struct Carried {
     /// Bytes the sink has taken.
     bytes: usize,
@@ -125,54 +147,97 @@ struct Carried {
     is_broken: bool,
 }
 
-/// Writes what waits; if nothing waits any more, reads once and writes that.
-fn carry(way: &mut Way, from: &mut Socket, to: &mut Socket, buffer: &mut Buffer) -> Carried {
-    let mut carried = Carried { bytes: 0, is_broken: false };
-    while !way.queue.is_empty() && (to.is_writable() || way.sink == Sink::Gone) {
-        if way.sink == Sink::Gone {
-            way.queue.discard();
-            break;
+/// What bytes are carried with.
+struct Means<'a> {
+    buffer: &'a mut Buffer,
+    pipes: &'a mut Pipes,
+    /// The most that is read at once.
+    most: usize,
+}
+
+impl Means<'_> {
+    /// Writes what waits; if nothing waits any more, reads once and writes that.
+    fn carry(&mut self, way: &mut Way, from: &mut Socket, to: &mut Socket) -> Carried {
+        let mut carried = Carried::default();
+        if to.is_writable() || way.sink == Sink::Gone {
+            carried.bytes += unload(way, to);
         }
-        match way.queue.write_to(to) {
-            Wrote::Bytes(count) => carried.bytes += count,
+        if way.is_empty() && way.source == Source::Open && from.is_readable() {
+            match self.load(way, from) {
+                // An edge that has not been seen yet would only say what writing finds out.
+                Read::Bytes(count) => carried.bytes += self.pass_on(way, count, to),
+                Read::Nothing => {}
+                Read::End => way.source = Source::Ended,
+                Read::Broken(_) => carried.is_broken = true,
+            }
+        }
+        self.pipes.give(&mut way.pipe);
+        // Who cannot read does not find the reset by reading.
+        carried.is_broken |= from.is_broken() && (way.source == Source::Ended || !way.is_empty());
+        if way.owes_end() {
+            // If this fails the peer has gone, which reading will find.
+            let _ = to.stream().finish();
+            way.sink = Sink::Finished;
+        }
+        carried
+    }
+
+    /// Reads once: past us into a pipe if much is coming, else into the buffer.
+    fn load(&mut self, way: &mut Way, from: &mut Socket) -> Read {
+        if way.sink == Sink::Open && way.is_bulk() && way.pipe.is_none() && self.most == READ {
+            way.pipe = self.pipes.take();
+        }
+        let read = match &mut way.pipe {
+            Some(lent) => from.fill(&mut lent.pipe),
+            None => {
+                let room = self.buffer.size().min(self.most);
+                from.read(&mut self.buffer.room_mut()[..room])
+            }
+        };
+        if let Read::Bytes(count) = read {
+            way.arrived(count);
+        }
+        read
+    }
+
+    /// Writes what was read; answers how much of it the sink has taken.
+    fn pass_on(&mut self, way: &mut Way, count: usize, to: &mut Socket) -> usize {
+        if way.pipe.is_some() || way.sink == Sink::Gone {
+            return unload(way, to);
+        }
+        let bytes = &self.buffer.room_mut()[..count];
+        let taken = match to.write(bytes) {
+            Wrote::Bytes(count) => count,
+            Wrote::Nothing => 0,
+            Wrote::Broken(_) => {
+                lose(way, to);
+                return 0;
+            }
+        };
+        way.queue.put(&bytes[taken..]);
+        taken
+    }
+}
+
+/// Writes what waits, as far as the sink takes it; answers how much that was.
+fn unload(way: &mut Way, to: &mut Socket) -> usize {
+    let mut taken = 0;
+    while way.sink != Sink::Gone && !way.is_empty() {
+        let wrote = match &mut way.pipe {
+            Some(lent) => to.drain(&mut lent.pipe),
+            None => way.queue.write_to(to),
+        };
+        match wrote {
+            Wrote::Bytes(count) => taken += count,
             Wrote::Nothing => break,
             Wrote::Broken(_) => lose(way, to),
         }
     }
-    if way.queue.is_empty() && way.source == Source::Open && from.is_readable() {
-        let room = buffer.size().min(READ);
-        match from.read(&mut buffer.room_mut()[..room]) {
-            Read::Bytes(_) if way.sink == Sink::Gone => {}
-            Read::Bytes(count) => {
-                let bytes = &buffer.room_mut()[..count];
-                let mut taken = 0;
-                // An edge that has not been seen yet would only say what this finds out.
-                match to.write(bytes) {
-                    Wrote::Bytes(count) => taken = count,
-                    Wrote::Nothing => {}
-                    Wrote::Broken(_) => {
-                        taken = bytes.len();
-                        lose(way, to);
-                    }
-                }
-                if way.sink == Sink::Open {
-                    carried.bytes += taken;
-                    way.queue.put(&bytes[taken..]);
-                }
-            }
-            Read::Nothing => {}
-            Read::End => way.source = Source::Ended,
-            Read::Broken(_) => carried.is_broken = true,
-        }
+    if way.sink == Sink::Gone {
+        way.queue.discard();
+        way.pipe = None;
     }
-    // Who cannot read does not find the reset by reading.
-    carried.is_broken |= from.is_broken() && (way.source == Source::Ended || !way.queue.is_empty());
-    if way.owes_end() {
-        // If this fails the peer has gone, which reading will find.
-        let _ = to.stream().finish();
-        way.sink = Sink::Finished;
-    }
-    carried
+    taken
 }
 
 /// A sink that takes nothing any more. What its peer sent before is still worth delivering, so the end is left to be found by reading.
@@ -183,3 +248,5 @@ fn lose(way: &mut Way, to: &mut Socket) {
 
 /// What is read at once, hence the most that waits for a slow sink.
 const READ: usize = 64 * 1024;
+/// The same of a pod for which much waits already: the rest waits in the kernel, where it holds its sender up.
+const LITTLE: usize = 4 * 1024;

@@ -7,6 +7,7 @@ mod life;
 mod limits;
 mod peer;
 mod peers;
+mod plain;
 mod policy;
 mod streams;
 mod world;

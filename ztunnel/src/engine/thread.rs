@@ -16,7 +16,7 @@ use rand::rngs::ThreadRng;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::account::{Book, Gate, LogBuffer};
-use super::buffers::{Buffers, ROOM};
+use super::buffers::{Buffers, Pipes, ROOM};
 use super::command::{Command, Credentials, Demand, Done, Shared};
 use super::failure::Failure;
 use super::flow::Flow;
@@ -46,6 +46,7 @@ pub(super) struct Worker {
     pub(super) flows: Table<Flow>,
     pub(super) timers: Timers<Alarm>,
     pub(super) buffers: Buffers,
+    pub(super) pipes: Pipes,
     /// Tunnels with something to read.
     pub(super) ready_tunnels: VecDeque<Key<Tunnel>>,
     /// Flows with something to move.
@@ -118,6 +119,7 @@ impl Worker {
             flows: Table::new(),
             timers,
             buffers: Buffers::new(),
+            pipes: Pipes::new(),
             ready_tunnels: VecDeque::new(),
             ready_flows: VecDeque::new(),
             dirty: Vec::new(),

@@ -5,10 +5,12 @@
 
 pub mod buffer;
 pub mod netns;
+pub mod pipe;
 pub mod socket;
 
 pub use buffer::Buffer;
 pub use netns::{Home, PodNetns};
+pub use pipe::Pipe;
 pub use socket::{Dial, Listener, Stream};
 
 use std::io;

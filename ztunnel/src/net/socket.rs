@@ -203,6 +203,13 @@ impl Stream {
     }
 }
 
+#[cfg(test)]
+impl From<std::net::TcpStream> for Stream {
+    fn from(stream: std::net::TcpStream) -> Self {
+        Self { socket: stream.into() }
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
