@@ -93,6 +93,8 @@ pub(super) enum Alarm {
     Rejudge,
     /// The end of a drain.
     DrainDeadline,
+    /// Hand over what was logged.
+    Lines,
 }
 
 /// Who waits for which fact.
@@ -171,7 +173,7 @@ impl Worker {
             }
             self.move_bytes();
             self.flush_tunnels();
-            self.log.flush();
+            self.hand_over_lines();
             // With the last reference to a site goes the pod's namespace, and whoever waits for that is told.
             self.closing.retain(|site| site.live.get() > 0);
             if self.draining.is_some() && self.flows.len() == 0 && self.tunnels.len() == 0 {
@@ -287,6 +289,7 @@ impl Worker {
             Alarm::Listener(key) => self.listen_again(key),
             Alarm::Rejudge => self.rejudge(),
             Alarm::DrainDeadline => self.end_everything(),
+            Alarm::Lines => self.log.keep_promise(),
             Alarm::Sweep => {
                 self.timers.set(self.now + SWEEP, Alarm::Sweep);
                 self.sweep_pools();
@@ -329,6 +332,15 @@ impl Worker {
         }
     }
 
+    /// What is logged leaves a moment later, with all that comes until then; at once when the process is about to end.
+    fn hand_over_lines(&mut self) {
+        if self.draining.is_some() {
+            self.log.flush();
+        } else if self.log.asks_for_flush() {
+            self.timers.set(self.now + LINES_WAIT, Alarm::Lines);
+        }
+    }
+
     fn flush_tunnels(&mut self) {
         // What a flush makes dirty again is written next turn, which then does not wait.
         for key in std::mem::take(&mut self.dirty) {
@@ -339,5 +351,7 @@ impl Worker {
 
 /// How often pools and accounts are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long lines may wait for more.
+const LINES_WAIT: Duration = Duration::from_millis(20);
 /// How often the control side is asked for the same record.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

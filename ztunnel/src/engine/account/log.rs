@@ -78,17 +78,19 @@ pub(crate) struct Denied<'a> {
     pub(crate) error: &'a str,
 }
 
-/// Collects a turn's lines of one data thread.
+/// Collects lines of one data thread, to be handed over a moment later: to wake who writes them costs more than to make one.
 pub struct LogBuffer {
     log: AccessLog,
     lines: Vec<u8>,
     count: u64,
+    /// Somebody will flush.
+    is_promised: bool,
 }
 
 impl LogBuffer {
     /// An empty one for this log.
     pub fn new(log: AccessLog) -> Self {
-        Self { log, lines: Vec::new(), count: 0 }
+        Self { log, lines: Vec::new(), count: 0, is_promised: false }
     }
 
     /// "connection complete", INFO or ERROR.
@@ -125,6 +127,19 @@ impl LogBuffer {
         });
     }
 
+    /// Whether there are lines and nobody has promised to flush them; now the caller has.
+    pub(crate) fn asks_for_flush(&mut self) -> bool {
+        let asks = self.count > 0 && !self.is_promised;
+        self.is_promised |= asks;
+        asks
+    }
+
+    /// Hands the collected lines over, as promised.
+    pub(crate) fn keep_promise(&mut self) {
+        self.is_promised = false;
+        self.flush();
+    }
+
     /// Hands the collected lines over.
     pub fn flush(&mut self) {
         if self.count > 0 {
@@ -147,6 +162,12 @@ impl LogBuffer {
         if self.lines.len() >= FLUSH_AT {
             self.flush();
         }
+    }
+}
+
+impl Drop for LogBuffer {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
