@@ -170,8 +170,10 @@ impl Worker {
             }
         }
         if way.owes_end() {
-            // If this fails the peer has gone, which reading will find.
-            let _ = app.stream().finish();
+            // An application that has finished too is told by closing. If this fails the peer has gone, which reading will find.
+            if flow.to_far.sink != Sink::Finished {
+                let _ = app.stream().finish();
+            }
             way.sink = Sink::Finished;
         }
         if taken > 0 {
@@ -235,6 +237,11 @@ impl Worker {
                 frames.room_mut()[..HEADER].copy_from_slice(&header);
                 frames.fill(HEADER + count);
                 flow.story.count_to_far(count);
+                if app.is_readable() && count < capacity {
+                    // It has announced its end, which is all that can lie behind a short read: both leave in one write.
+                    self.mark_dirty(tunnel_key);
+                    return self.read_into_tunnel(key, tunnel_key, id);
+                }
                 if app.is_readable() {
                     self.queue_flow(key);
                 }
