@@ -17,6 +17,14 @@ use ztunnel::control_plane::explain;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// A thread of the allocator's own gives back what a peak has left: an idle process allocates nothing, which is when others do so. It is
+/// started before any of ours, hence never in a pod's namespace.
+// SAFETY: jemalloc reads `const char *_rjem_malloc_conf`; a reference to an array is such a pointer, and the text ends in a zero.
+#[cfg(feature = "jemalloc")]
+#[expect(unsafe_code, reason = "the allocator takes its settings by the name of a symbol")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 23] = b"background_thread:true\0";
+
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.wanted() {

@@ -357,9 +357,13 @@ impl Socket {
     }
 }
 
-/// Bytes that wait for a sink, in chunks: growing never moves them.
+/// Bytes that wait for a sink. Most connections never have any, so an empty queue is one word.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct Queue(Option<Box<Held>>);
+
+/// In chunks: growing never moves them.
+#[derive(Default)]
+struct Held {
     chunks: VecDeque<Vec<u8>>,
     /// How much of the first chunk is gone.
     taken: usize,
@@ -369,35 +373,42 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.0.is_none()
     }
 
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum::<usize>() - self.taken
+        self.0.as_ref().map_or(0, |held| held.chunks.iter().map(Vec::len).sum::<usize>() - held.taken)
     }
 
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
-        if let Some(last) = self.chunks.back_mut() {
+        if bytes.is_empty() {
+            return;
+        }
+        let chunks = &mut self.0.get_or_insert_default().chunks;
+        if let Some(last) = chunks.back_mut() {
             let fits = (CHUNK - last.len().min(CHUNK)).min(bytes.len());
             last.extend_from_slice(&bytes[..fits]);
             bytes = &bytes[fits..];
         }
         for chunk in bytes.chunks(CHUNK) {
-            self.chunks.push_back(chunk.to_vec());
+            chunks.push_back(chunk.to_vec());
         }
     }
 
     /// Puts bytes of our own into an empty queue.
     pub(super) fn put_own(&mut self, bytes: &[u8]) {
-        self.own += bytes.len();
         self.put(bytes);
+        if let Some(held) = &mut self.0 {
+            held.own += bytes.len();
+        }
     }
 
     /// Writes what the socket takes; answers how many of the bytes were somebody's.
     pub(super) fn write_to(&mut self, socket: &mut Socket) -> Wrote {
-        let skip = self.taken;
-        let pieces = self.chunks.iter().enumerate().take(PIECES);
+        let Some(held) = &self.0 else { return Wrote::Nothing };
+        let skip = held.taken;
+        let pieces = held.chunks.iter().enumerate().take(PIECES);
         let pieces: Vec<_> = pieces.map(|(at, chunk)| IoSlice::new(&chunk[if at == 0 { skip } else { 0 }..])).collect();
         match socket.write_pieces(&pieces) {
             Wrote::Bytes(count) => Wrote::Bytes(self.take(count)),
@@ -411,16 +422,17 @@ impl Queue {
     }
 
     fn take(&mut self, count: usize) -> usize {
-        self.taken += count;
-        while let Some(first) = self.chunks.front().filter(|first| first.len() <= self.taken) {
-            self.taken -= first.len();
-            self.chunks.pop_front();
+        let Some(held) = &mut self.0 else { return 0 };
+        held.taken += count;
+        while let Some(first) = held.chunks.front().filter(|first| first.len() <= held.taken) {
+            held.taken -= first.len();
+            held.chunks.pop_front();
         }
-        if self.chunks.is_empty() {
-            self.chunks = VecDeque::new();
+        let own = count.min(held.own);
+        held.own -= own;
+        if held.chunks.is_empty() {
+            self.0 = None;
         }
-        let own = count.min(self.own);
-        self.own -= own;
         count - own
     }
 }

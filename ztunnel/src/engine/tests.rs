@@ -18,6 +18,6 @@ use super::*;
 #[test]
 fn an_idle_connection_is_small() {
     let flow = size_of::<flow::Flow>() + size_of::<flow::Told>();
-    assert!(flow <= 640, "{flow} bytes for a flow and its account");
+    assert!(flow <= 512, "{flow} bytes for a flow and its account");
     assert!(size_of::<tunnel::Tunnel>() <= 640, "{} bytes for a tunnel", size_of::<tunnel::Tunnel>());
 }
