@@ -295,15 +295,13 @@ impl Dial {
     }
 }
 
-/// Lets the socket carry an address that is not ours. The port is left to the moment of connecting, so that many connections from
+/// Lets the socket carry an address that is not ours: IP_TRANSPARENT includes what IP_FREEBIND would allow. The port is left to the moment of connecting, so that many connections from
 /// one source share the ephemeral range per destination.
 fn spoof(socket: &Socket, from: IpAddr) -> io::Result<()> {
     if from.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;
-        socket.set_freebind_v4(true)?;
     } else {
         socket.set_ip_transparent_v6(true)?;
-        socket.set_freebind_v6(true)?;
     }
     setsockopt(socket, IpBindAddressNoPort, &true).map_err(io::Error::from)?;
     socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))
