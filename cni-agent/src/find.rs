@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,6 +76,12 @@ pub enum FindError {
         /// The path.
         path: PathBuf,
     },
+    /// It is the node's own.
+    #[error("{} is the node's own network namespace, which no pod with a network of its own can have", path.display())]
+    Node {
+        /// The path.
+        path: PathBuf,
+    },
     /// The node's own namespace cannot be told from a pod's.
     #[error("cannot read {}: without it the node's own network namespace cannot be told from a pod's; the agent needs CAP_SYS_PTRACE and the node's /proc", path.display())]
     HostNetns {
@@ -102,7 +109,9 @@ impl PodNetns {
     /// When there is nothing, or something else than a network namespace.
     pub fn open(path: &Path) -> Result<Self, FindError> {
         let opened = |source| FindError::Open { path: path.to_owned(), source };
-        let fd = OwnedFd::from(File::open(path).map_err(opened)?);
+        // Without waiting: whatever is at the path may be a pipe, on which an ordinary open would wait for ever.
+        let fd = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(opened)?;
+        let fd = OwnedFd::from(fd);
         let no_netns = || FindError::NotNetns { path: path.to_owned() };
         if fstatfs(&fd).map_err(|errno| opened(errno.into()))?.filesystem_type() != NSFS_MAGIC {
             return Err(no_netns());
@@ -197,10 +206,27 @@ impl Finder {
         Ok(oldest.into_iter().map(|(uid, (_, netns))| (uid.to_owned(), netns)).collect())
     }
 
+    /// Refuses the node's own namespace and the agent's: to take one for a pod's would put the whole node behind the
+    /// proxy.
+    ///
+    /// # Errors
+    /// It is one of them. One that cannot be told is not compared.
+    pub fn must_be_a_pods(&self, netns: &PodNetns, path: &Path) -> Result<(), FindError> {
+        if self.hosts().iter().filter_map(|host| id_at(host).ok()).any(|host| host == netns.id()) {
+            return Err(FindError::Node { path: path.to_owned() });
+        }
+        Ok(())
+    }
+
     /// The namespaces no pod can own: the node's, and the agent's.
     fn host(&self) -> Result<[NetnsId; 2], FindError> {
         let identify = |path: PathBuf| id_at(&path).map_err(|source| FindError::HostNetns { path, source });
-        Ok([identify(self.proc.join("1").join(NETNS))?, identify(Path::new("/proc/self").join(NETNS))?])
+        let [node, agent] = self.hosts();
+        Ok([identify(node)?, identify(agent)?])
+    }
+
+    fn hosts(&self) -> [PathBuf; 2] {
+        [self.proc.join("1").join(NETNS), Path::new("/proc/self").join(NETNS)]
     }
 }
 

@@ -294,6 +294,7 @@ impl Agent {
 
     fn remember(&mut self, sandbox: &Sandbox) -> Result<PodNetns, String> {
         let netns = PodNetns::open(&sandbox.netns).map_err(|error| chain(&error))?;
+        self.tools.finder.must_be_a_pods(&netns, &sandbox.netns).map_err(|error| chain(&error))?;
         self.sandboxes
             .add(sandbox, netns.clone())
             .map_err(|error| format!("cannot remember the sandbox in {}: {error}", self.options.run_dir.display()))?;

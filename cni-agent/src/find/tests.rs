@@ -16,8 +16,23 @@ fn what_is_no_network_namespace_is_refused_with_a_reason() {
     let file = tempfile::NamedTempFile::new().unwrap();
     assert!(matches!(PodNetns::open(file.path()), Err(FindError::NotNetns { .. })));
     assert!(matches!(PodNetns::open(Path::new("/proc/self/ns/uts")), Err(FindError::NotNetns { .. })));
+    // Nobody will ever write into it.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [&pipe, folder.path(), Path::new("/dev/null"), Path::new("/dev/zero")] {
+        assert!(matches!(PodNetns::open(path), Err(FindError::NotNetns { .. })), "{}", path.display());
+    }
     let missing = PodNetns::open(Path::new("/var/run/netns/not-there")).unwrap_err();
     assert!(missing.to_string().contains("HostToContainer"), "{missing}");
+}
+
+#[test]
+fn the_nodes_own_namespace_is_no_pods() {
+    let own = Path::new("/proc/self/ns/net");
+    let netns = PodNetns::open(own).unwrap();
+    let refused = Finder::new("/proc").must_be_a_pods(&netns, own).unwrap_err();
+    assert!(matches!(refused, FindError::Node { .. }), "{refused}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::socket;
 use super::{Answer, Request, Sandbox};
 use crate::cni::question::{Question, path};
+use crate::names::{is_label, is_subdomain, is_uid};
 
 /// Why the plugin's socket could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -176,8 +177,12 @@ fn malformed(why: impl Display) -> Response {
 
 /// The loop need not ask again whether there is a pod, and a namespace to enter.
 fn sandbox(question: Question, is_leaving: bool) -> Result<Sandbox, &'static str> {
-    if question.pod_namespace.is_empty() || question.pod_name.is_empty() {
-        return Err("it names no pod");
+    // They end up in names of files.
+    if !is_label(&question.pod_namespace) || !is_subdomain(&question.pod_name) {
+        return Err("it names no pod that Kubernetes could have: check PodNamespace and PodName");
+    }
+    if question.pod_uid.as_deref().is_some_and(|uid| !uid.is_empty() && !is_uid(uid)) {
+        return Err("the pod's uid is none");
     }
     if !is_leaving && !question.netns.is_absolute() {
         return Err("Netns is not an absolute path");
@@ -191,4 +196,25 @@ fn sandbox(question: Question, is_leaving: bool) -> Result<Sandbox, &'static str
         interface: question.if_name,
         netns: question.netns,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_user_the_agent_runs_as_may_call() {
+        let (requests, _asked) = mpsc::channel(1);
+        let desk = Desk { requests, counts: Counts::default(), owner: 1000 };
+        let refused = |peer| desk.admit(peer).err().map(|response| response.status);
+        assert_eq!(refused(Peer::Unix { uid: Some(1000) }), None);
+        for peer in [
+            Peer::Unix { uid: Some(0) },
+            Peer::Unix { uid: Some(1001) },
+            Peer::Unix { uid: None },
+            Peer::Tcp(([127, 0, 0, 1], 1).into()),
+        ] {
+            assert_eq!(refused(peer), Some(StatusCode::FORBIDDEN), "{peer:?}");
+        }
+    }
 }

@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mesh_common::lifecycle::{Drain, Tasks};
+use mesh_common::telemetry::Seldom;
 use mesh_proto::zds::{MAX_PACKET, Received, receive_packet, send_packet};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, listen, socket};
 use prost::Message as _;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::find::PodNetns;
@@ -82,6 +83,8 @@ struct Shared {
     pods: BTreeMap<String, (PodInfo, PodNetns)>,
     /// Pods whose network namespace is not found: a proxy that has them keeps them.
     kept: BTreeSet<String>,
+    /// Those that have not said hello yet, by age. Each can be told to go.
+    silent: BTreeMap<u64, Arc<Notify>>,
     /// The newest is last.
     connections: Vec<Connected>,
     tokens: u64,
@@ -101,6 +104,10 @@ struct Asked {
 
 /// More proxies than this on one node is not an upgrade but a fault.
 const MAX_CONNECTIONS: usize = 8;
+/// Connections that have not said hello yet: a proxy says it at once. One more takes the place of the oldest.
+const MAX_SILENT: usize = 16;
+/// What whoever connects can make us say as often as they like.
+static COMPLAINTS: Seldom = Seldom::new(10, Duration::from_secs(10));
 /// How long to wait after the system refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -213,22 +220,25 @@ impl Proxies {
             // Whoever is handed a pod's namespace can do anything in it.
             let owner = nix::unistd::geteuid().as_raw();
             if stream.peer_cred().map_or(true, |peer| peer.uid() != owner) {
-                warn!("somebody of another user wanted to be a node proxy and is turned away");
+                if let Some(times) = COMPLAINTS.due(Instant::now()) {
+                    warn!(times, "somebody of another user wanted to be a node proxy and is turned away");
+                }
                 continue;
             }
             id += 1;
-            if self.connected() >= MAX_CONNECTIONS {
-                warn!("too many node proxies are connected; one is turned away");
-                continue;
-            }
+            let pushed_out = self.arrived(id);
             let (proxies, draining) = (self.clone(), drain.clone());
             let _ = tasks.spawn("node proxy", async move {
                 let reason = tokio::select! {
                     reason = proxies.converse(id, stream) => reason,
+                    () = pushed_out.notified() => "it said nothing, and others came".to_owned(),
                     () = draining.started() => "the agent ends".to_owned(),
                 };
-                proxies.disconnected(id);
-                info!(id, reason, "node proxy disconnected");
+                if proxies.disconnected(id) {
+                    info!(id, reason, "node proxy disconnected");
+                } else if let Some(times) = COMPLAINTS.due(Instant::now()) {
+                    warn!(id, reason, times, "a connection to the node proxies' socket ended before it was a proxy's");
+                }
             });
         }
         // The name goes with the listener, so that a proxy waits for the next agent instead of for nobody; unless the
@@ -263,8 +273,10 @@ impl Proxies {
             };
             let mut actions: std::collections::VecDeque<_> = actions.into();
             if session.is_greeted() && orders.is_none() {
+                let Some((receiver, snapshot)) = self.connected_as(id) else {
+                    return format!("{MAX_CONNECTIONS} node proxies are connected already; what are they?");
+                };
                 info!(id, "node proxy connected");
-                let (receiver, snapshot) = self.connected_as(id);
                 orders = Some(receiver);
                 for order in snapshot {
                     if let Order::Add { uid, token, .. } = &order {
@@ -299,10 +311,29 @@ impl Proxies {
         }
     }
 
+    /// Somebody has come and said nothing yet; the oldest such has to go if there are too many. What it gives tells the
+    /// new one the same.
+    fn arrived(&self, id: u64) -> Arc<Notify> {
+        let mut shared = self.lock();
+        if shared.silent.len() >= MAX_SILENT
+            && let Some((_, oldest)) = shared.silent.pop_first()
+        {
+            oldest.notify_one();
+        }
+        let pushed_out = Arc::new(Notify::new());
+        shared.silent.insert(id, Arc::clone(&pushed_out));
+        pushed_out
+    }
+
     /// Makes the connection the newest, and gives what it has to be told first. In one step, so that no change falls between.
-    fn connected_as(&self, id: u64) -> (mpsc::UnboundedReceiver<Asked>, Vec<Order<PodNetns>>) {
+    /// None if there are too many.
+    fn connected_as(&self, id: u64) -> Option<(mpsc::UnboundedReceiver<Asked>, Vec<Order<PodNetns>>)> {
         let (orders, receiver) = mpsc::unbounded_channel();
         let mut shared = self.lock();
+        if shared.connections.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        shared.silent.remove(&id);
         let pods: Vec<_> = shared.pods.iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
         let mut snapshot = Vec::with_capacity(pods.len() + 1);
         for (uid, (info, netns)) in pods {
@@ -316,7 +347,7 @@ impl Proxies {
         shared.connections.push(Connected { id, orders });
         // A receiver that is gone means that the agent ends.
         let _ = self.events.send(Event::Changed);
-        (receiver, snapshot)
+        Some((receiver, snapshot))
     }
 
     fn told(&self, id: u64, uid: String, result: Result<(), String>) {
@@ -329,13 +360,17 @@ impl Proxies {
         }
     }
 
-    fn disconnected(&self, id: u64) {
+    /// Whether it was a proxy's.
+    fn disconnected(&self, id: u64) -> bool {
         let mut shared = self.lock();
+        shared.silent.remove(&id);
         let newest = shared.connections.last().is_some_and(|newest| newest.id == id);
+        let before = shared.connections.len();
         shared.connections.retain(|connected| connected.id != id);
         if newest {
             let _ = self.events.send(Event::Changed);
         }
+        shared.connections.len() < before
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use mesh_proto::zds::{
-    AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
-    ZdsHello, workload_request, workload_response,
+    AddWorkload, DelWorkload, KeepWorkload, MAX_PACKET, SnapshotSent, Version, WorkloadInfo, WorkloadRequest,
+    WorkloadResponse, ZdsHello, workload_request, workload_response,
 };
 use prost::Message as _;
 
@@ -50,6 +50,34 @@ pub(super) enum Action<N> {
     Close { reason: String },
 }
 
+impl<N: Clone> Order<N> {
+    const fn token(&self) -> Option<u64> {
+        match self {
+            Self::Add { token, .. } | Self::Keep { token, .. } | Self::Delete { token, .. } => Some(*token),
+            Self::SnapshotSent => None,
+        }
+    }
+
+    /// As it travels.
+    fn message(&self) -> (WorkloadRequest, Option<N>) {
+        let (payload, netns) = match self {
+            Self::Add { uid, info, netns, .. } => {
+                let info = WorkloadInfo {
+                    name: info.name.clone(),
+                    namespace: info.namespace.clone(),
+                    service_account: info.service_account.clone(),
+                };
+                let add = AddWorkload { uid: uid.clone(), workload_info: Some(info) };
+                (workload_request::Payload::Add(add), Some(netns.clone()))
+            }
+            Self::Keep { uid, .. } => (workload_request::Payload::Keep(KeepWorkload { uid: uid.clone() }), None),
+            Self::Delete { uid, .. } => (workload_request::Payload::Del(DelWorkload { uid: uid.clone() }), None),
+            Self::SnapshotSent => (workload_request::Payload::SnapshotSent(SnapshotSent {}), None),
+        };
+        (WorkloadRequest { payload: Some(payload) }, netns)
+    }
+}
+
 /// The conversation.
 #[derive(Debug)]
 pub(super) struct Session<N> {
@@ -82,7 +110,7 @@ impl<N: Clone> Session<N> {
     /// Takes an order; it is sent when its turn comes.
     pub(super) fn push(&mut self, now: Instant, order: Order<N>) -> Vec<Action<N>> {
         self.queue.push_back(order);
-        self.send_next(now).into_iter().collect()
+        self.send_next(now)
     }
 
     /// Takes a packet.
@@ -137,28 +165,30 @@ impl<N: Clone> Session<N> {
         }
     }
 
-    fn send_next(&mut self, now: Instant) -> Option<Action<N>> {
-        if !self.greeted || self.closed || self.awaiting.is_some() {
-            return None;
-        }
-        let order = self.queue.pop_front()?;
-        let (payload, netns) = match &order {
-            Order::Add { uid, info, netns, .. } => {
-                let info = WorkloadInfo {
-                    name: info.name.clone(),
-                    namespace: info.namespace.clone(),
-                    service_account: info.service_account.clone(),
-                };
-                let add = AddWorkload { uid: uid.clone(), workload_info: Some(info) };
-                (workload_request::Payload::Add(add), Some(netns.clone()))
+    /// Sends what is next, if it is its turn. What fits into no packet is answered here: one pod's absurd name must not
+    /// cost the others their proxy.
+    fn send_next(&mut self, now: Instant) -> Vec<Action<N>> {
+        let mut actions = Vec::new();
+        while self.greeted && !self.closed && self.awaiting.is_none() {
+            let Some(order) = self.queue.pop_front() else { break };
+            let (message, netns) = order.message();
+            let bytes = message.encoded_len();
+            match order.token() {
+                Some(token) if bytes > MAX_PACKET => {
+                    let text = format!(
+                        "the message to the node proxy would have {bytes} bytes, more than the {MAX_PACKET} it can read: \
+                         are name, namespace and service account of the pod what they should be?"
+                    );
+                    actions.push(Action::Answered { token, result: Err(text) });
+                }
+                _ => {
+                    self.awaiting = Some(order);
+                    self.deadline = Some(now + PATIENCE);
+                    actions.push(Action::Send { message, netns });
+                }
             }
-            Order::Keep { uid, .. } => (workload_request::Payload::Keep(KeepWorkload { uid: uid.clone() }), None),
-            Order::Delete { uid, .. } => (workload_request::Payload::Del(DelWorkload { uid: uid.clone() }), None),
-            Order::SnapshotSent => (workload_request::Payload::SnapshotSent(SnapshotSent {}), None),
-        };
-        self.awaiting = Some(order);
-        self.deadline = Some(now + PATIENCE);
-        Some(Action::Send { message: WorkloadRequest { payload: Some(payload) }, netns })
+        }
+        actions
     }
 
     fn close(&mut self, reason: String) -> Vec<Action<N>> {
@@ -216,6 +246,55 @@ mod tests {
         assert_eq!(actions, [Action::Send { message: WorkloadRequest { payload: Some(keep) }, netns: None }]);
         let actions = session.handle_packet(now, &WorkloadResponse::done().encode_to_vec());
         assert_eq!(actions, [Action::Answered { token: 3, result: Ok(()) }]);
+    }
+
+    #[test]
+    fn a_pod_whose_names_fit_into_no_packet_is_refused_and_the_next_is_sent() {
+        let now = Instant::now();
+        let mut session = Session::new(now);
+        session.push(now, add(1));
+        let info = PodInfo { name: "p".repeat(400), namespace: "n".repeat(400), service_account: "s".repeat(400) };
+        session.push(now, Order::Add { uid: "long".into(), info, netns: 7, token: 2 });
+        session.push(now, Order::Keep { uid: "u".repeat(2000), token: 3 });
+        session.push(now, add(4));
+        session.push(now, Order::SnapshotSent);
+        session.handle_packet(now, &hello());
+        assert_eq!(sends(&session.push(now, add(5))), 1);
+        let ok = WorkloadResponse::done().encode_to_vec();
+        let actions = session.handle_packet(now, &ok);
+        assert!(
+            matches!(
+                &actions[..],
+                [
+                    Action::Answered { token: 1, result: Ok(()) },
+                    Action::Answered { token: 2, result: Err(reason) },
+                    Action::Answered { token: 3, result: Err(_) },
+                    Action::Send { netns: Some(7), .. },
+                ] if reason.contains("service account")
+            ),
+            "{actions:?}"
+        );
+        assert_eq!(session.handle_packet(now, &ok)[0], Action::Answered { token: 4, result: Ok(()) });
+        assert_eq!(session.handle_packet(now, &ok)[0], Action::Listed);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_packet_breaks_more_than_its_conversation(
+            packets in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40), 0..6)
+        ) {
+            let now = Instant::now();
+            let mut session = Session::new(now);
+            session.push(now, add(1));
+            let mut answered = 0;
+            for packet in [hello()].iter().chain(&packets) {
+                for action in session.handle_packet(now, packet) {
+                    answered += usize::from(matches!(action, Action::Answered { .. }));
+                }
+            }
+            proptest::prop_assert!(answered <= 1);
+            proptest::prop_assert!(session.closed || packets.len() <= 1);
+        }
     }
 
     #[test]

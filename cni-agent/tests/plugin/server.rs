@@ -88,3 +88,46 @@ async fn a_client_that_gives_up_is_seen_to() {
     tokio::time::timeout(PATIENCE, reply.closed()).await.unwrap();
     node.end().await;
 }
+
+#[tokio::test]
+async fn a_name_that_is_a_path_is_refused() {
+    let mut node = Node::new();
+    let socket = node.socket();
+    let agent = node.agent();
+    let uid = ISTIO_BODY.replace("\"PodName\"", "\"PodUID\":\"../x\",\"PodName\"");
+    for body in [
+        &ISTIO_BODY.replace("\"p\"", "\"../../x\""),
+        &ISTIO_BODY.replace("\"n\"", "\"..\""),
+        &ISTIO_BODY.replace("\"n\"", "\"a/b\""),
+        &ISTIO_BODY.replace("\"p\"", &format!("\"{}\"", "p".repeat(300))),
+        &ISTIO_BODY.replace("\"p\"", "\"p\\u0000\""),
+        &uid,
+    ] {
+        for path in ["/cmdadd", "/cmddel"] {
+            let (status, _) = exchange(&socket, as_istio("POST", path, body)).await;
+            assert!(status.contains("400"), "{status} to {body}");
+        }
+    }
+    assert!(agent.requests.try_recv().is_err(), "the loop hears nothing of it");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn callers_that_never_end_their_request_hold_up_nobody() {
+    let mut node = Node::new();
+    let socket = node.socket();
+    let agent = node.agent();
+    let whole = as_istio("POST", "/cmdadd", ISTIO_BODY);
+    let mut halves = Vec::new();
+    for length in 0..600 {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        // Some stop in the head, some in the body, some before they begin.
+        stream.write_all(&whole[..length * whole.len() / 600]).await.unwrap();
+        halves.push(stream);
+    }
+    let (said, _) = tokio::join!(exchange(&socket, whole), agent.answer(Answer::Enrolled));
+    assert!(said.0.contains("200"), "{said:?}");
+    assert!(agent.requests.try_recv().is_err(), "half a request is none");
+    drop(halves);
+    node.end().await;
+}
