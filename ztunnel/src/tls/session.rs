@@ -91,7 +91,7 @@ impl Handshake {
             match self.session.step(None, output, plain)? {
                 Step::Again => {}
                 Step::Ready if !self.session.common().is_handshaking() => return Ok(Progress::Done),
-                Step::Ready | Step::Blocked if self.session.unopened.len() <= LONGEST_FLIGHT => {
+                Step::Ready | Step::Blocked if self.session.unopened.len() <= LONGEST_HANDSHAKE => {
                     return Ok(Progress::More);
                 }
                 Step::Ready | Step::Blocked => return Err(TlsError::TooLong(self.session.unopened.len())),
@@ -298,7 +298,10 @@ fn emit<D>(
     }
 }
 
-/// A certificate chain of a few intermediates fits many times over.
+/// A certificate chain of a few intermediates fits several times over. Thousands of peers may be at this point at once, and nothing is known
+/// of any of them.
+const LONGEST_HANDSHAKE: usize = 32 * 1024;
+/// Whole records, and what belongs to one that is not whole yet.
 const LONGEST_FLIGHT: usize = 96 * 1024;
 /// Key updates, answers to them, tickets and an alert at once would still be fewer.
 const QUEUED_STEPS: usize = 16;

@@ -128,6 +128,19 @@ fn a_server_of_another_trust_domain_is_not_the_one_that_is_expected() {
 }
 
 #[test]
+fn a_stranger_makes_nobody_gather_more_than_a_handshake_needs() {
+    let mut handshake = credential(&ca(), SERVER).accept().unwrap();
+    // One message of 64 KiB, begun and never finished.
+    let mut record = [[0x16, 3, 3, 0x40, 0].as_slice(), &[0; 0x4000]].concat();
+    record[5..9].copy_from_slice(&[1, 0, 0xff, 0xff]);
+    let (mut out, mut plain) = (Buffer::default(), Buffer::default());
+    assert_eq!(handshake.advance(&record, &mut out, &mut plain).unwrap(), Progress::More);
+    record[5..9].fill(0);
+    let error = handshake.advance(&record, &mut out, &mut plain).err().unwrap();
+    assert!(matches!(error, TlsError::TooLong(32_768..40_000)), "{error}");
+}
+
+#[test]
 fn a_tampered_record_is_an_error() {
     let ca = ca();
     let (client, server) = pair(&credential(&ca, CLIENT), &credential(&ca, SERVER), &[SERVER]);

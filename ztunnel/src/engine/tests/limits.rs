@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use hbone::ErrorCode;
@@ -189,18 +190,15 @@ fn two_thousand_connections_at_once_simply_work() {
 fn stalled_streams_stay_within_every_budget_and_are_reset_past_it() {
     const STREAMS: usize = 99;
     const TUNNELS: usize = 11;
-    const PIECE: usize = 96 * 1024;
+    const PIECE: usize = 192 * 1024;
     let (of_tunnel, of_pod) = (1 << 20, 6 << 20);
     let world = World::start_with("", |options| {
         options.limits.tunnel_bytes = of_tunnel;
         options.limits.pod_bytes = of_pod;
     });
-    // An application that accepts, has little room, and never reads.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.bind(&SocketAddr::new(world.host(3), 0).into()).unwrap();
-    socket.listen(4096).unwrap();
-    let app = socket.local_addr().unwrap().as_socket().unwrap();
+    // An application that never reads.
+    let listener = small_listener(&world);
+    let app = listener.local_addr().unwrap();
     let gauges = world.server.handle.gauges();
     let client = credential(&world.ca, &identity("client"));
     let door = SocketAddr::new(world.host(3), 15008);
@@ -246,6 +244,57 @@ fn stalled_streams_stay_within_every_budget_and_are_reset_past_it() {
     drop(peers);
     wait_for("nothing to be held", || gauges.buffered() == 0, || world.server.log());
     wait_for("all flows to end", || used(&world.server, Kind::Sockets) <= 4, || world.server.log());
+}
+
+#[test]
+fn what_waits_behind_a_dead_tunnel_is_charged_to_its_pod_until_it_is_taken() {
+    let world = World::start("");
+    let (sender, taken) = mpsc::channel();
+    let (go, may_read) = mpsc::channel::<()>();
+    let listener = small_listener(&world);
+    let app = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = may_read.recv();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        sender.send(all.len()).unwrap();
+    });
+    let client = credential(&world.ca, &identity("client"));
+    let mut peer = Peer::dial(&client, SocketAddr::new(world.host(3), 15008), &identity("server"));
+    let stream = peer.request(app);
+    assert_eq!(peer.wait(|told| matches!(told, Told::Answer(..))), Told::Answer(stream, 200));
+    let mut sent = 0;
+    while sent < 240 * 1024 {
+        sent += peer.put(stream, &[1; 8 * 1024]);
+    }
+    peer.core.finish(stream);
+    peer.flush();
+    // When this is answered, all that was sent before has arrived.
+    let marker = peer.request(SocketAddr::new(world.host(9), 1));
+    assert_eq!(peer.wait(|told| matches!(told, Told::Answer(..))), Told::Answer(marker, 400));
+    drop(peer);
+    wait_for(
+        "end of the tunnel",
+        || world.server.shared.accounts.sockets_open(Reporter::Destination) == 0,
+        || world.server.log(),
+    );
+    let gauges = world.server.handle.gauges();
+    assert!(gauges.buffered() > 0, "{} bytes were sent, and nobody answers for them", sent);
+    drop(go);
+    assert_eq!(taken.recv_timeout(PATIENCE).unwrap(), sent);
+    wait_for("nothing to be held", || gauges.buffered() == 0, || world.server.log());
+}
+
+/// Where an application accepts with little room for what it does not read.
+fn small_listener(world: &World) -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    // With segments as long as those of loopback the kernel would keep megabytes for the sender.
+    socket.set_tcp_mss(536).unwrap();
+    socket.bind(&SocketAddr::new(world.host(3), 0).into()).unwrap();
+    socket.listen(4096).unwrap();
+    TcpListener::from(socket)
 }
 
 fn reset_in(told: &[Told]) -> usize {

@@ -116,6 +116,17 @@ fn shake_hands_only(mut stream: &TcpStream, handshake: &mut Handshake) {
 }
 
 #[test]
+fn a_handshake_byte_by_byte_ends_at_its_deadline_all_the_same() {
+    let world = World::start_with("", |options| options.deadlines.handshake = Duration::from_secs(1));
+    let mut stream = dial(SocketAddr::new(world.host(3), 15008));
+    // A record of 16 KiB with a ClientHello of nearly as much.
+    stream.write_all(&[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc]).unwrap();
+    wait_for("the end", || stream.write_all(&[0]).is_err(), || world.server.log());
+    world.server.logged(&["connection failed", "the peer did not finish the TLS handshake within 1s"]);
+    assert_eq!(world.server.handle.gauges().used(super::Kind::Handshakes), 0);
+}
+
+#[test]
 fn a_peer_that_never_answers_is_not_asked_again() {
     let world = World::start_with("", |options| options.deadlines.answer = Duration::from_secs(2));
     let (listener, target) = played(&world);
