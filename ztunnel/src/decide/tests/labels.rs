@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::{Described, Party, Route, Traffic};
+use super::super::{Described, Party, Route, ServiceRef, Traffic};
 use super::routed;
 use crate::mesh::sample::mesh;
 
@@ -56,4 +56,52 @@ fn baggage_gives_the_controllers_name_as_app() {
     assert_eq!([party.app(), party.canonical_name(), party.namespace(), party.log_name()], ["w", "cn", "ns", "cn"]);
     assert!(party.workload().is_none() && party.is_known());
     assert_ne!(Party::Unknown, Party::Described(Arc::default()), "known to be nobody is not the same");
+}
+
+/// One workload after the other differs from the first in one label, which the last column names.
+#[test]
+fn parties_that_differ_in_one_label_are_told_apart() {
+    let rest = "namespace: d, workloadName: w, canonicalName: c, canonicalRevision: v, clusterId: k, locality: {region: r, zone: z}";
+    let lines = [
+        ("name", rest.to_owned()),
+        ("workload", rest.replace("workloadName: w", "workloadName: x")),
+        ("canonical name", rest.replace("canonicalName: c", "canonicalName: x")),
+        ("revision", rest.replace("canonicalRevision: v", "canonicalRevision: x")),
+        ("namespace", rest.replace("namespace: d", "namespace: x")),
+        ("cluster", rest.replace("clusterId: k", "clusterId: x")),
+        ("region", rest.replace("region: r", "region: x")),
+        ("zone", rest.replace("zone: z", "zone: x")),
+    ];
+    let yaml: Vec<_> = lines
+        .iter()
+        .enumerate()
+        .map(|(at, (_, line))| format!("- {{uid: w{at}, name: w{at}, workloadIps: [], {line}}}"))
+        .collect();
+    let snapshot =
+        mesh(&format!("workloads:\n- {{uid: first, name: first, workloadIps: [], {rest}}}\n{}", yaml.join("\n")));
+    let party = |uid: &str| Party::from(snapshot.workload(uid));
+    assert_eq!(party("first"), party("w0"), "the name of a pod is no label");
+    for (at, (label, _)) in lines.iter().enumerate().skip(1) {
+        assert_ne!(party("first"), party(&format!("w{at}")), "{label}");
+    }
+}
+
+#[test]
+fn services_of_one_name_are_one_label_and_others_are_not() {
+    let line = |name: &str, hostname: &str| {
+        format!("{{name: {name}, namespace: d, hostname: {hostname}, vips: [], ports: {{}}}}")
+    };
+    let of = |name: &str, hostname: &str| {
+        let snapshot = mesh(&format!("services: [{}]", line(name, hostname)));
+        ServiceRef(Arc::clone(snapshot.services().next().unwrap()))
+    };
+    assert_eq!(of("a", "a.d"), of("a", "a.d"), "a newer record of the same service");
+    assert_ne!(of("a", "a.d"), of("a", "b.d"));
+    assert_ne!(of("a", "a.d"), of("b", "a.d"));
+}
+
+#[test]
+fn the_log_calls_a_workload_without_name_by_its_canonical_one() {
+    let snapshot = mesh("workloads: [{uid: a, name: '', namespace: d, canonicalName: cl, workloadIps: []}]");
+    assert_eq!(Party::from(snapshot.workload("a")).log_name(), "cl");
 }

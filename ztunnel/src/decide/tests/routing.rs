@@ -475,3 +475,11 @@ fn expected_identities_are_a_key_for_tunnels() {
     let mut seen = std::collections::HashSet::new();
     assert!(seen.insert(by_ip.clone()) && !seen.insert(by_ip) && seen.insert(through_service));
 }
+
+#[test]
+fn the_identities_that_may_answer_are_told_in_one_line() {
+    let expected = over_hbone(&shop(), "client", "10.9.0.1:80").expected;
+    let all: Vec<_> = expected.iter().map(ToString::to_string).collect();
+    assert!(all.len() > 1);
+    assert_eq!(expected.to_string(), all.join(", "));
+}
