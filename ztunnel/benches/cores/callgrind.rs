@@ -23,7 +23,8 @@ pub(crate) struct Count {
 /// Counts the cases with these words in their names, in their order.
 pub(crate) fn count(cases: &[Case], words: &[&str]) -> Result<Vec<Count>, String> {
     let own = std::env::current_exe().map_err(|error| format!("the program's own path: {error}"))?;
-    let folder = own.ancestors().find(|path| path.ends_with("deps")).and_then(Path::parent).unwrap_or(Path::new("."));
+    let folder =
+        own.ancestors().find(|path| path.ends_with("deps")).and_then(Path::parent).unwrap_or_else(|| Path::new("."));
     let folder = folder.join("cores");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("create {}: {error}", folder.display()))?;
