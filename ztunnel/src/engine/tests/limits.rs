@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hbone::ErrorCode;
@@ -190,7 +190,6 @@ fn two_thousand_connections_at_once_simply_work() {
 fn stalled_streams_stay_within_every_budget_and_are_reset_past_it() {
     const STREAMS: usize = 99;
     const TUNNELS: usize = 11;
-    const PIECE: usize = 192 * 1024;
     let (of_tunnel, of_pod) = (1 << 20, 6 << 20);
     let world = World::start_with("", |options| {
         options.limits.tunnel_bytes = of_tunnel;
@@ -200,42 +199,31 @@ fn stalled_streams_stay_within_every_budget_and_are_reset_past_it() {
     let listener = small_listener(&world);
     let app = listener.local_addr().unwrap();
     let gauges = world.server.handle.gauges();
-    let client = credential(&world.ca, &identity("client"));
-    let door = SocketAddr::new(world.host(3), 15008);
-    let mut peers: Vec<_> = (0..TUNNELS).map(|_| Peer::dial(&client, door, &identity("server"))).collect();
-    let mut resets = 0;
-    let mut most = 0;
-    for peer in &mut peers {
-        // The first answers bring the windows.
-        let streams: Vec<_> = (0..STREAMS).map(|_| peer.request(app)).collect();
-        let mut unanswered = STREAMS;
-        while unanswered > 0 {
-            unanswered -= peer.hear().iter().filter(|told| matches!(told, Told::Answer(_, 200))).count();
+    let client = Arc::new(credential(&world.ca, &identity("client")));
+    let (door, elsewhere) = (SocketAddr::new(world.host(3), 15008), SocketAddr::new(world.host(9), 1));
+    let (report, reports) = mpsc::channel();
+    // Each at its own pace: who does not answer for half a minute is given up.
+    let peers: Vec<_> = (0..TUNNELS)
+        .map(|_| {
+            let (client, report, (end, ended)) = (client.clone(), report.clone(), mpsc::channel::<()>());
+            std::thread::spawn(move || {
+                let mut peer = Peer::dial(&client, door, &identity("server"));
+                report.send(stall(&mut peer, STREAMS, app, elsewhere)).unwrap();
+                let _ = ended.recv();
+            });
+            end
+        })
+        .collect();
+    let (mut resets, mut most, mut left) = (0, 0, TUNNELS);
+    let reported = || {
+        most = most.max(gauges.buffered());
+        if let Ok(more) = reports.try_recv() {
+            resets += more;
+            left -= 1;
         }
-        for stream in streams {
-            let mut left = PIECE;
-            while left > 0 && peer.core.can_send(stream) {
-                let sent = peer.put(stream, &vec![1; left]);
-                left -= sent;
-                most = most.max(gauges.buffered());
-                if sent == 0 {
-                    resets += reset_in(&peer.hear());
-                }
-            }
-        }
-    }
-    // Whatever is still under way arrives.
-    for peer in &mut peers {
-        let marker = peer.request(SocketAddr::new(world.host(9), 1));
-        loop {
-            let told = peer.hear();
-            resets += reset_in(&told);
-            most = most.max(gauges.buffered());
-            if told.contains(&Told::Answer(marker, 400)) {
-                break;
-            }
-        }
-    }
+        left == 0
+    };
+    wait_for("all peers to be through", reported, || world.server.log());
     assert!(most <= of_pod, "{most} bytes were held");
     assert!(most > of_tunnel, "{most}: the test does not reach what it is about");
     assert!(resets > 0);
@@ -297,7 +285,40 @@ fn small_listener(world: &World) -> TcpListener {
     TcpListener::from(socket)
 }
 
+/// Opens streams, sends more on each than its application's socket takes, and answers how many of them were reset for that.
+fn stall(peer: &mut Peer, streams: usize, app: SocketAddr, elsewhere: SocketAddr) -> usize {
+    const PIECE: usize = 192 * 1024;
+    let streams: Vec<_> = (0..streams).map(|_| peer.request(app)).collect();
+    let mut unanswered = streams.len();
+    while unanswered > 0 {
+        for told in peer.hear() {
+            assert!(matches!(told, Told::Answer(_, 200)), "{told:?}");
+            unanswered -= 1;
+        }
+    }
+    let mut resets = 0;
+    for stream in streams {
+        let mut left = PIECE;
+        while left > 0 && peer.core.can_send(stream) {
+            let sent = peer.put(stream, &vec![1; left]);
+            left -= sent;
+            if sent == 0 {
+                resets += reset_in(&peer.hear());
+            }
+        }
+    }
+    // When this is answered, all that was sent before has arrived.
+    let marker = peer.request(elsewhere);
+    loop {
+        let told = peer.hear();
+        resets += reset_in(&told);
+        if told.contains(&Told::Answer(marker, 400)) {
+            return resets;
+        }
+    }
+}
+
 fn reset_in(told: &[Told]) -> usize {
-    assert!(!told.contains(&Told::Over));
+    assert!(!told.contains(&Told::Over), "the engine has ended the tunnel");
     told.iter().filter(|told| matches!(told, Told::Reset(_, ErrorCode::ENHANCE_YOUR_CALM))).count()
 }
