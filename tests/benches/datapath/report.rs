@@ -162,40 +162,47 @@ fn how(run: &Run) -> String {
 
 /// Markdown: the same medians with one line for each case.
 pub(crate) fn markdown(results: &Results, run: &Run) -> String {
-    let mut text = format!("{}.\n{}.\n\n", machine(), how(run));
+    let mut text = format!(
+        "{}; {} programs; {}. In each cell: throughput and CPU of both proxies; or rate, p50 / p99, and CPU of both proxies; or memory of the client's and of the \
+         server's proxy. The last two columns: ratios of rate and of CPU, or of memory.\n\n",
+        machine(),
+        run.profile,
+        how(run)
+    );
     text.push_str(
         "| case | direct | baseline | Envoy | ours | ours / baseline | ours / Envoy |\n|---|---|---|---|---|---|---|\n",
     );
     for (place, case) in results.cases() {
-        let columns: &[Column] = match case.subject {
-            Subject::Held => &[Column::HeldClient, Column::HeldServer],
-            _ => &[Column::Rate, Column::Cpu],
+        let value = |variant, column: Column| match results.median(place, variant, column.pick()) {
+            Some(value) if value != 0.0 => Some(shown(case, column, value)),
+            _ => None,
         };
-        for column in columns {
-            let pick = column.pick();
-            let what = match column {
-                Column::Rate => format!("**{}** {}", case.name, case.meaning),
-                Column::HeldClient => format!("**{}** {}: {}", case.name, case.meaning, column.title()),
-                _ => format!("{}: {}", case.name, column.title()),
-            };
-            let value = |variant| match results.median(place, variant, pick) {
-                Some(value) if value != 0.0 => shown(case, *column, value),
-                _ => String::new(),
-            };
-            let ratio = |other| {
-                results.ratio(place, (Variant::Ours, other), pick).map_or(String::new(), |ratio| format!("{ratio:.2}x"))
-            };
-            let cells = [
-                what,
-                value(Variant::Direct),
-                value(Variant::Baseline),
-                value(Variant::Envoy),
-                value(Variant::Ours),
-                ratio(Variant::Baseline),
-                ratio(Variant::Envoy),
+        let cell = |variant| {
+            let latency = Option::zip(value(variant, Column::P50), value(variant, Column::P99));
+            let all = [
+                value(variant, Column::Rate),
+                latency.map(|(p50, p99)| format!("{p50} / {p99}")),
+                value(variant, Column::Cpu),
+                value(variant, Column::HeldClient),
+                value(variant, Column::HeldServer),
             ];
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
+            all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        };
+        let ratios = |other| {
+            let ratio = |column: Column| results.ratio(place, (Variant::Ours, other), column.pick());
+            let all = [Column::Rate, Column::Cpu, Column::HeldClient, Column::HeldServer].map(ratio);
+            all.into_iter().flatten().map(|ratio| format!("{ratio:.2}x")).collect::<Vec<_>>().join(", ")
+        };
+        let cells = [
+            format!("**{}** {}", case.name, case.meaning),
+            cell(Variant::Direct),
+            cell(Variant::Baseline),
+            cell(Variant::Envoy),
+            cell(Variant::Ours),
+            ratios(Variant::Baseline),
+            ratios(Variant::Envoy),
+        ];
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
 }
