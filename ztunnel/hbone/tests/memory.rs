@@ -104,6 +104,8 @@ fn streams_that_waited_leave_nothing_behind(options: &Arc<Options>) {
                 conn.data_header(stream, room, false).unwrap();
             }
         }
+        // The peer has seen the answer: its reset is none in a hurry.
+        conn.write_control(&mut out);
         let reset = frame(3, 0, number, &[0, 0, 0, 8]);
         assert!(matches!(conn.next_event(now, &mut &reset[..]), Ok(Some(hbone::Event::Reset { .. }))));
         conn.write_control(&mut out);

@@ -611,6 +611,30 @@ fn requests_behind_our_last_stream_are_passed_over() {
 
 // HB-21
 #[test]
+fn a_reset_that_cannot_know_of_the_answer_counts_as_one_before_it() {
+    let (open, reset) = (
+        |n: u32| frame(HEADERS, END_HEADERS, 2 * n + 1, &connect()),
+        |n: u32| frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8]),
+    );
+    let mut peer = Peer::client();
+    for n in 0..512 {
+        peer.heard();
+        peer.send(&[open(n), reset(n)].concat());
+        assert_eq!(peer.end.error, None, "after {n}");
+    }
+    peer.send(&[open(512), reset(512)].concat());
+    assert_eq!(peer.end.error, Some(ConnectionError::Flood(FloodKind::Resets)));
+    // Whoever has read the answer may go as he pleases.
+    let mut peer = Peer::client();
+    for n in 0..2000 {
+        peer.send(&open(n));
+        assert!(peer.heard().iter().any(|(kind, _, stream, _)| (*kind, *stream) == (HEADERS, 2 * n + 1)));
+        peer.send(&reset(n));
+        assert_eq!(peer.end.error, None, "after {n}");
+    }
+}
+
+#[test]
 fn floods_end_in_a_go_away_that_says_which() {
     let flood = |kind: FloodKind, frame_of: &dyn Fn(u32) -> Vec<u8>| {
         let mut peer = Peer::client();

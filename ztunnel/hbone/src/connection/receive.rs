@@ -261,9 +261,12 @@ impl Connection {
             Err(_) => return self.spend(Kind::Noise, now).map(|()| None),
         };
         let Some(entry) = self.streams.get(stream) else { return Ok(None) };
-        if entry.local == Half::Waiting {
+        let (local, remote) = (entry.local, entry.remote);
+        // An application on this machine may be connected before the next frame is read: that its peer was answered says nothing then.
+        if local == Half::Waiting || self.output.unseen.contains(&number) {
             self.spend(Kind::Resets, now)?;
-        } else if entry.remote == Half::Ended {
+        }
+        if local != Half::Waiting && remote == Half::Ended {
             self.streams.end(stream, |stream| &mut stream.local);
             self.waiting.stopped.push((stream, code));
             return Ok(None);

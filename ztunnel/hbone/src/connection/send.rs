@@ -76,6 +76,7 @@ impl Connection {
         }
         if let Some(stream) = self.streams.get_mut(stream) {
             stream.local = Half::Open;
+            self.output.unseen.push(stream.number);
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Output {
     pub(super) control: Vec<u8>,
     /// How many bytes of `control` the peer alone has caused.
     pub(super) forced: usize,
+    /// Streams whose acceptance is still among `control`: the peer cannot know of it.
+    pub(super) unseen: Vec<u32>,
     pub(super) window: SendWindow,
     /// Streams to be told that they may send.
     pub(super) turns: Turns,
@@ -183,6 +185,7 @@ impl Connection {
             output: Output {
                 control: Vec::new(),
                 forced: 0,
+                unseen: Vec::new(),
                 window: SendWindow::new(DEFAULT_WINDOW),
                 turns: Turns::default(),
             },
@@ -249,6 +252,8 @@ impl Connection {
         out.append(&mut self.output.control);
         self.output.forced = 0;
         self.output.control.shrink_to(KEPT);
+        self.output.unseen.clear();
+        self.output.unseen.shrink_to(KEPT / 16);
     }
 
     /// Milliseconds since the connection began.
