@@ -50,6 +50,9 @@ impl Worker {
             if !is_open {
                 tunnel.site.end_handshake(peer.ip());
                 self.deny(Reporter::Destination, (peer, local), &failure);
+            } else if failure.is_misconduct() {
+                // Its streams may have been few or none: what a peer did to its connection is told apart from them.
+                self.deny(Reporter::Destination, (peer, local), &failure);
             } else if !matches!(failure, Failure::Drained | Failure::TunnelClosed) {
                 tracing::debug!(%peer, %local, error = %failure, "inbound tunnel ended");
             }

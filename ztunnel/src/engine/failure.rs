@@ -198,6 +198,15 @@ impl Failure {
         }
     }
 
+    /// Whether the peer broke the rules of the connection itself, rather than going away.
+    pub(super) fn is_misconduct(&self) -> bool {
+        match self {
+            Self::Hbone(error) => !matches!(**error, ConnectionError::PingTimeout(_)),
+            Self::Tls(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a connection that has not carried a byte may try once more on another tunnel: the one it was given had gone stale.
     pub(super) fn is_retryable(&self) -> bool {
         match self {

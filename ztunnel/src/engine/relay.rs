@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hbone::{ErrorCode, Event, ResetReason, StreamId};
 
+use super::account::Reporter;
 use super::failure::Failure;
 use super::flow::{Ending, Far, Flow, Read, Sink, Source, Stage, Wrote};
 use super::poll::Readiness;
@@ -38,9 +39,7 @@ impl Worker {
             Event::Request { stream, request } => self.requested(key, stream, request),
             Event::BadRequest { stream, status, reason } => self.bad_request(key, stream, status, reason),
             Event::GoAway { code } => self.told_to_go_away(key, code),
-            Event::Refused { number, code, reason } => {
-                tracing::debug!(stream = number, %code, reason, "refused a stream of a peer");
-            }
+            Event::Refused { number, code, reason } => self.refused(key, number, code, reason),
             Event::Settings => self.limit_streams(key),
         }
     }
@@ -283,6 +282,10 @@ impl Worker {
         let Some(flow) = self.flows.get(key) else { return };
         let is_open = matches!(flow.stage, Stage::Open);
         if is_open && flow.to_app.source == Source::Ended {
+            // The connection is as complete as it can be; what the peer did behind its end is told apart.
+            if let ResetReason::Fault(what) = reason {
+                self.stream_misused(tunnel, what);
+            }
             return self.orphan(key);
         }
         let failure = match reason {
@@ -298,6 +301,23 @@ impl Worker {
             _ => Ending::Failed(failure),
         };
         self.end_flow(key, ending);
+    }
+
+    /// A peer opened a stream that never came to be.
+    fn refused(&mut self, key: Key<Tunnel>, number: u32, code: ErrorCode, reason: &'static str) {
+        // More streams than granted is no misconduct: the peer may not have read our SETTINGS.
+        if code == ErrorCode::REFUSED_STREAM {
+            tracing::debug!(stream = number, reason, "refused a stream of a peer");
+        } else {
+            self.stream_misused(key, reason);
+        }
+    }
+
+    /// Logs what a client did to a stream, where no connection of an application fails of it.
+    fn stream_misused(&mut self, key: Key<Tunnel>, what: &'static str) {
+        if let Some(&End::Server { peer, local }) = self.tunnels.get(key).map(|tunnel| &tunnel.end) {
+            self.deny(Reporter::Destination, (peer, local), &Failure::StreamFault(what));
+        }
     }
 
     fn told_to_go_away(&mut self, key: Key<Tunnel>, code: ErrorCode) {
