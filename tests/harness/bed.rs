@@ -32,8 +32,13 @@ pub struct Seen {
 
 impl Bed {
     /// Starts the mesh, applies objects, and waits until all of it is as the labels say.
-    pub fn start(mut world: World, yaml: &str) -> Result<Self> {
-        let mesh = Mesh::start(&mut world)?;
+    pub fn start(world: World, yaml: &str) -> Result<Self> {
+        Self::start_with(world, yaml, &[])
+    }
+
+    /// The same with more variables in the proxies' environment.
+    pub fn start_with(mut world: World, yaml: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let mesh = Mesh::start_with(&mut world, settings)?;
         let mut bed = Self { mesh, world };
         bed.apply(yaml)?;
         Ok(bed)

@@ -38,18 +38,26 @@ pub struct Mesh {
     programs: BTreeMap<String, Program>,
     issuer: Issuer,
     folder: PathBuf,
+    /// More variables for the proxies.
+    settings: Vec<(String, String)>,
 }
 
 impl Mesh {
     /// Starts everything and waits until every program says it is ready.
     pub fn start(world: &mut World) -> Result<Self> {
+        Self::start_with(world, &[])
+    }
+
+    /// The same with more variables in the proxies' environment.
+    pub fn start_with(world: &mut World, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = world.state().join("mesh");
         fs::create_dir_all(&folder)?;
         let issuer = Issuer::create()?;
         issuer.write_key_set(&folder.join("jwks.json"))?;
         world.name(CONTROL, &format!("{CONTROL_NAME} istiod.istio-system.svc.cluster.local"))?;
         register(world)?;
-        let mut mesh = Self { programs: BTreeMap::new(), issuer, folder };
+        let mut mesh = Self { programs: BTreeMap::new(), issuer, folder, settings: Vec::new() };
+        mesh.set(settings);
         mesh.start_control(world)?;
         for node in world.nodes() {
             // As a node is installed: the program into the runtime's folder, an entry of its own at the end of the conflist.
@@ -64,6 +72,11 @@ impl Mesh {
             mesh.ready(node)?;
         }
         Ok(mesh)
+    }
+
+    /// What proxies that are started from now on get besides the usual variables.
+    pub fn set(&mut self, settings: &[(&str, &str)]) {
+        self.settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Starts the control plane and waits for it.
@@ -124,7 +137,8 @@ impl Mesh {
             .env("AUTH_TOKEN", &token)
             .env("INPOD_UDS", zds_socket(node))
             .env("ISTIO_META_DNS_CAPTURE", "false")
-            .env("LOG_FORMAT", "json");
+            .env("LOG_FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
         self.launch(world, &format!("{}-ztunnel", node.name), command)
     }
 
