@@ -2,6 +2,7 @@
 //! `peer`: the small program that tests run in pods, a server and clients for what curl and redis cannot show: who is calling, half-close, resets, digests
 //! of large transfers, connections that stay open. It is also the launcher that enters a network namespace before it becomes another program.
 
+mod attack;
 mod client;
 mod content;
 mod load;
@@ -139,6 +140,8 @@ enum Role {
         /// The SPIFFE id to claim.
         identity: String,
     },
+    /// Do what no peer should (see `attack`).
+    Attack(attack::Attack),
 }
 
 fn main() -> Result<()> {
@@ -159,6 +162,7 @@ fn main() -> Result<()> {
         Role::Stall { to, bytes, after } => client::stall(to, bytes, after),
         Role::Pour { to, bytes } => client::pour(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
+        Role::Attack(attack) => attack::attack(&attack),
     }
 }
 
