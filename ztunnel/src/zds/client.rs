@@ -195,7 +195,7 @@ impl Client {
                 self.failures = 0;
                 self.socket = Some(socket);
                 self.outlets.metrics.0.connected();
-                self.session.handle_connected()
+                self.session.handle_connected(Instant::now())
             }
             Err(error) => {
                 let delay = self.session.handle_connect_failed(Instant::now(), &mut rand::rng());

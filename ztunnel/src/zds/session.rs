@@ -93,7 +93,7 @@ pub struct Session<N> {
 enum Link {
     Waiting { until: Instant },
     Connecting,
-    Up { snapshot: Snapshot, unanswered: Option<Unanswered> },
+    Up { since: Instant, snapshot: Snapshot, unanswered: Option<Unanswered> },
 }
 
 #[derive(Debug)]
@@ -137,8 +137,8 @@ impl<N: Netns> Session<N> {
     }
 
     /// The socket is connected.
-    pub fn handle_connected(&mut self) -> Vec<Action<N>> {
-        self.link = Link::Up { snapshot: Snapshot::Receiving { named: BTreeSet::new() }, unanswered: None };
+    pub fn handle_connected(&mut self, now: Instant) -> Vec<Action<N>> {
+        self.link = Link::Up { since: now, snapshot: Snapshot::Receiving { named: BTreeSet::new() }, unanswered: None };
         vec![Action::Hello]
     }
 
@@ -147,9 +147,10 @@ impl<N: Netns> Session<N> {
         self.wait(now, rng)
     }
 
-    /// The agent closed the connection, or it broke. A session that was in order is taken up again at once.
+    /// The agent closed the connection, or it broke. A session that was in order for a while is taken up again at once.
     pub fn handle_disconnected(&mut self, now: Instant, rng: &mut impl Rng) {
-        if matches!(self.link, Link::Up { snapshot: Snapshot::Complete, .. }) {
+        if self.was_in_order(now) {
+            self.backoff.reset();
             self.link = Link::Waiting { until: now };
         } else {
             self.wait(now, rng);
@@ -203,7 +204,6 @@ impl<N: Netns> Session<N> {
                 Some(named) => {
                     let named = std::mem::take(named);
                     *snapshot = Snapshot::Complete;
-                    self.backoff.reset();
                     let unnamed: Vec<String> = self.pods.keys().filter(|uid| !named.contains(*uid)).cloned().collect();
                     let mut actions: Vec<_> = unnamed.iter().flat_map(|uid| self.remove(uid, Stop::Unnamed)).collect();
                     actions.push(Action::Reply(Ok(())));
@@ -355,8 +355,17 @@ impl<N: Netns> Session<N> {
     }
 
     fn refuse(&mut self, now: Instant, text: String, rng: &mut impl Rng) -> Vec<Action<N>> {
+        if self.was_in_order(now) {
+            self.backoff.reset();
+        }
         self.wait(now, rng);
         vec![Action::Reply(Err(text)), Action::HangUp]
+    }
+
+    /// Whether the agent said all there is and then stayed: one that sends its list and goes, again and again, is as
+    /// broken as one that says nothing.
+    fn was_in_order(&self, now: Instant) -> bool {
+        matches!(self.link, Link::Up { since, snapshot: Snapshot::Complete, .. } if now >= since + SETTLED)
     }
 
     fn wait(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
@@ -376,6 +385,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_secs(5);
 /// First delay after a connection that failed (Z-23).
 const CONNECT_FIRST: Duration = Duration::from_millis(20);
+/// A session that lasted this long does not count among the failures.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Longest delay between two connections (Z-23).
 const CONNECT_CAP: Duration = Duration::from_secs(15);
 

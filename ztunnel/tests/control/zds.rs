@@ -209,3 +209,50 @@ async fn packets_that_break_the_protocol_cost_the_connection_only() {
     world.readiness.ready().await;
     assert_eq!(world.standing.load().len(), 1, "the pod was carried all the time");
 }
+
+/// Everything but what the kernel closes by itself: the reader of a pipe sees its end once nobody holds the writer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn descriptors_that_come_with_broken_packets_are_closed() {
+    let mut world = World::new();
+    let whole = |payload| WorkloadRequest { payload: Some(payload) }.encode_to_vec();
+    let nobody = Payload::Add(AddWorkload { uid: "x".into(), workload_info: None });
+    let packets = [
+        (vec![0xff; 20], 1),
+        (vec![0; 2000], 1),
+        (whole(add("x")), 2),
+        (whole(add("x")), 4),
+        (whole(add("x")), 200),
+        (whole(nobody), 1),
+        (whole(Payload::SnapshotSent(SnapshotSent {})), 1),
+        (whole(Payload::Del(DelWorkload { uid: "x".into() })), 3),
+    ];
+    for (bytes, count) in packets {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let link = world.agent.accept();
+        let fds = vec![std::os::fd::AsRawFd::as_raw_fd(&writer); count];
+        let rights = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        let (socket, flags) = (std::os::fd::AsRawFd::as_raw_fd(&link.0), nix::sys::socket::MsgFlags::empty());
+        nix::sys::socket::sendmsg::<()>(socket, &[io::IoSlice::new(&bytes)], &rights, flags, None).unwrap();
+        link.refused("failure to ");
+        assert!(link.receive().unwrap().is_empty(), "the connection ends");
+        drop((link, writer));
+        let ended = world.tasks.spawn_blocking("read", move || io::Read::read(&mut reader, &mut [0; 1]).unwrap());
+        let ended = tokio::time::timeout(LIMIT, ended.output()).await.expect("a descriptor was kept").unwrap();
+        assert_eq!(ended, 0);
+    }
+    assert!(world.orders.try_recv().is_err(), "none of it was an order");
+    // What is added properly is held, and given back.
+    let link = world.agent.accept();
+    link.send(add("a"), Some(&netns()));
+    world.open(Ok(())).await;
+    link.acked();
+    link.send(add("a"), Some(&netns()));
+    link.acked();
+    assert!(world.orders.try_recv().is_err(), "the same again is no order");
+    link.send(Payload::SnapshotSent(SnapshotSent {}), None);
+    link.acked();
+    for _ in 0..2 {
+        link.send(Payload::Del(DelWorkload { uid: "a".into() }), None);
+        link.acked();
+    }
+}

@@ -131,7 +131,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Connect if self.connect => {
-                    assert_eq!(self.session.handle_connected(), [Action::Hello]);
+                    assert_eq!(self.session.handle_connected(self.now), [Action::Hello]);
                 }
                 Action::Connect => {
                     self.session.handle_connect_failed(self.now, &mut self.rng);

@@ -34,7 +34,7 @@ impl World {
     fn connect(&mut self) {
         self.advance_to_deadline();
         assert_eq!(self.session.handle_timeout(self.now), [Action::Connect]);
-        assert_eq!(self.session.handle_connected(), [Action::Hello]);
+        assert_eq!(self.session.handle_connected(self.now), [Action::Hello]);
     }
 
     /// Connected, empty snapshot complete.
@@ -281,9 +281,42 @@ fn connecting_backs_off_and_a_good_session_is_taken_up_again_at_once() {
     assert!(world.session.next_deadline().unwrap() > world.now + Duration::from_secs(11));
     world.connect();
     world.message(Message::SnapshotSent);
+    world.now += SETTLED;
     world.session.handle_disconnected(world.now, &mut world.rng);
     assert_eq!(world.session.next_deadline(), Some(world.now));
     world.connect();
     world.session.handle_disconnected(world.now, &mut world.rng);
     assert!(world.session.next_deadline().unwrap() > world.now, "hung up before the snapshot");
+}
+
+#[test]
+fn an_agent_that_sends_its_list_and_goes_again_and_again_is_met_with_growing_delays() {
+    let mut world = World::live();
+    let start = world.now;
+    let mut sessions = 0;
+    while world.now < start + Duration::from_secs(600) {
+        world.session.handle_disconnected(world.now, &mut world.rng);
+        world.connect();
+        world.message(Message::SnapshotSent);
+        sessions += 1;
+    }
+    assert!(sessions < 75, "{sessions} sessions in ten minutes");
+    // One that stays is trusted again.
+    world.now += SETTLED;
+    world.session.handle_disconnected(world.now, &mut world.rng);
+    assert_eq!(world.session.next_deadline(), Some(world.now));
+}
+
+#[test]
+fn violations_one_after_the_other_are_met_with_growing_delays() {
+    let mut world = World::live();
+    let start = world.now;
+    let mut sessions = 0;
+    while world.now < start + Duration::from_secs(600) {
+        world.session.handle_unreadable(world.now, "garbage", &mut world.rng);
+        world.connect();
+        world.message(Message::SnapshotSent);
+        sessions += 1;
+    }
+    assert!(sessions < 75, "{sessions} sessions in ten minutes");
 }
