@@ -5,6 +5,9 @@
 //! then for each response: apply, remember the versions of what was accepted, ACK, or NACK naming each resource that was
 //! not. A NACKed response is applied in part: one bad resource never holds back its neighbours.
 //!
+//! A request that lists more versions than a server reads (Istio's: 4 MiB) would be refused for ever. Such a one is sent
+//! without them, and the first answer is taken for all there is, as X-03 has it: what it does not name is gone.
+//!
 //! Guarantees. What was learnt stays in force while the control plane is away. After a reconnect the server sends again
 //! what was rejected, or says that it is gone: the store holds a rejected resource against everybody it may
 //! concern, so it must learn of either. The first-sync gate opens when each type was received and applied
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use mesh_proto::contract;
 use mesh_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
+use prost::Message as _;
 use rand::Rng;
 
 use crate::backoff::Backoff;
@@ -135,6 +139,8 @@ pub struct Delta {
 struct Watch {
     kind: Kind,
     versions: HashMap<String, String>,
+    /// The next response holds everything there is, for we did not say what we have.
+    whole: bool,
     synced: bool,
 }
 
@@ -150,7 +156,7 @@ impl Delta {
     pub fn new(now: Instant, node: Node) -> Self {
         Self {
             node,
-            watches: Kind::ALL.map(|kind| Watch { kind, versions: HashMap::new(), synced: false }),
+            watches: Kind::ALL.map(|kind| Watch { kind, versions: HashMap::new(), whole: false, synced: false }),
             link: Link::Waiting { until: now },
             connections: 0,
             backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY),
@@ -160,17 +166,8 @@ impl Delta {
     /// The stream is open: asks for every type.
     pub fn handle_connected(&mut self) -> Vec<Action> {
         self.link = Link::Open { received: false };
-        self.watches
-            .iter()
-            .map(|watch| {
-                Action::Send(Box::new(DeltaDiscoveryRequest {
-                    node: Some(self.node.clone()),
-                    type_url: watch.kind.type_url().to_owned(),
-                    initial_resource_versions: watch.versions.clone(),
-                    ..Default::default()
-                }))
-            })
-            .collect()
+        let node = &self.node;
+        self.watches.iter_mut().map(|watch| Action::Send(Box::new(watch.request(node.clone())))).collect()
     }
 
     /// A response. A type nobody asked for is refused; there is nothing to apply.
@@ -181,12 +178,17 @@ impl Delta {
             let detail = format!("{}: this type was not asked for", response.type_url);
             return vec![Action::Send(Box::new(answer(&response.type_url, response.nonce, Some(detail))))];
         };
-        let versions =
+        let versions: Vec<(String, String)> =
             response.resources.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
         let resources =
             response.resources.into_iter().map(|Resource { name, resource, .. }| (name, resource)).collect();
-        let receipt = Receipt { kind, nonce: response.nonce, versions, removed: response.removed_resources.clone() };
-        vec![Action::Apply(receipt, Update { kind, resources, removed: response.removed_resources })]
+        let mut removed = response.removed_resources;
+        let watch = &mut self.watches[kind as usize];
+        if std::mem::take(&mut watch.whole) {
+            removed.extend(watch.unnamed(&versions));
+        }
+        let receipt = Receipt { kind, nonce: response.nonce, versions, removed: removed.clone() };
+        vec![Action::Apply(receipt, Update { kind, resources, removed })]
     }
 
     /// An update was applied, but for `rejected`.
@@ -203,11 +205,7 @@ impl Delta {
             watch.versions.remove(name);
         }
         watch.synced = true;
-        let detail = (!rejected.is_empty()).then(|| {
-            let each: Vec<String> =
-                rejected.iter().map(|Rejected { name, reason }| format!("{name}: {reason}")).collect();
-            each.join("; ")
-        });
+        let detail = (!rejected.is_empty()).then(|| detail(rejected));
         let mut actions = vec![Action::Send(Box::new(answer(receipt.kind.type_url(), receipt.nonce, detail)))];
         if !was_synced && self.is_synced() {
             actions.push(Action::Synced);
@@ -255,6 +253,47 @@ impl Delta {
     }
 }
 
+impl Watch {
+    /// Asks for everything, and says what is here already as long as that can be read at the other end.
+    fn request(&mut self, node: Node) -> DeltaDiscoveryRequest {
+        let mut request = DeltaDiscoveryRequest {
+            node: Some(node),
+            type_url: self.kind.type_url().to_owned(),
+            initial_resource_versions: self.versions.clone(),
+            ..Default::default()
+        };
+        self.whole = request.encoded_len() > LONGEST_REQUEST;
+        if self.whole {
+            request.initial_resource_versions = HashMap::new();
+        }
+        request
+    }
+
+    /// What is here and not among `named`.
+    fn unnamed(&self, named: &[(String, String)]) -> Vec<String> {
+        let named: HashSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+        self.versions.keys().filter(|name| !named.contains(name.as_str())).cloned().collect()
+    }
+}
+
+/// Which resources were refused, and why: as many as the server, and whoever reads its log, can be expected to take.
+fn detail(rejected: &[Rejected]) -> String {
+    let cut = |text: &str| match text.floor_char_boundary(LONGEST_IN_DETAIL) {
+        end if end < text.len() => format!("{}...", &text[..end]),
+        _ => text.to_owned(),
+    };
+    let mut text = String::new();
+    for (count, Rejected { name, reason }) in rejected.iter().enumerate() {
+        if text.len() > LONGEST_DETAIL {
+            text += &format!("; and {} more", rejected.len() - count);
+            break;
+        }
+        let separator = if text.is_empty() { "" } else { "; " };
+        text += &format!("{separator}{}: {}", cut(name), cut(reason));
+    }
+    text
+}
+
 fn answer(type_url: &str, nonce: String, detail: Option<String>) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: type_url.to_owned(),
@@ -270,6 +309,11 @@ const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(15);
 /// After a stream that worked, around this long: servers end streams regularly, and all their clients' at once.
 const RECONNECT_DELAY: Duration = Duration::from_millis(20);
+/// Istio's server reads requests of up to 4 MiB.
+const LONGEST_REQUEST: usize = 3 << 20;
+/// About as long as a refusal gets, and each name and reason in it.
+const LONGEST_DETAIL: usize = 8 << 10;
+const LONGEST_IN_DETAIL: usize = 512;
 /// The version a reconnect gives for what was refused. No server gives it to anything, so it sends what it has, or that it
 /// has nothing.
 const REFUSED: &str = "refused";

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A control plane that does what a test tells it.
 
+use std::convert::Infallible;
+use std::future::Ready;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use futures_util::StreamExt as _;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::http;
 use mesh_common::lifecycle::Tasks;
 use mesh_proto::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
 use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -22,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,10 +52,23 @@ impl Authority {
 
     /// Sign a request, good for so many seconds.
     pub(crate) fn sign(&self, csr: &str, seconds: i64) -> String {
+        self.sign_from(csr, 0, seconds)
+    }
+
+    /// Sign a request, good from so many seconds on until so many.
+    pub(crate) fn sign_from(&self, csr: &str, from: i64, until: i64) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
         let now = time::OffsetDateTime::now_utc();
-        request.params.not_before = now;
-        request.params.not_after = now + time::Duration::seconds(seconds);
+        request.params.not_before = now + time::Duration::seconds(from);
+        request.params.not_after = now + time::Duration::seconds(until);
+        request.signed_by(&self.issuer).unwrap().pem()
+    }
+
+    /// Sign the key of a request for somebody else.
+    pub(crate) fn sign_as_nobody(&self, csr: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        let name = "spiffe://cluster.local/ns/demo/sa/nobody".try_into().unwrap();
+        request.params.subject_alt_names = vec![rcgen::SanType::URI(name)];
         request.signed_by(&self.issuer).unwrap().pem()
     }
 
@@ -94,6 +115,8 @@ struct Plane {
 /// A running control plane.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// How many connections have shaken hands.
+    pub(crate) connections: Arc<AtomicUsize>,
     pub(crate) conversations: mpsc::UnboundedReceiver<Conversation>,
 }
 
@@ -108,19 +131,7 @@ impl Server {
         + Sync
         + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(name)));
-        let (accepted, incoming) = mpsc::unbounded_channel();
-        tasks.spawn_background("accept", async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                // A client that does not trust us ends here.
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    accepted.send(Ok::<_, std::io::Error>(Io(stream))).unwrap();
-                }
-            }
-        });
+        let (address, connections, incoming) = listen(tasks, authority, name).await;
         let (conversations, begun) = mpsc::unbounded_channel();
         let plane = Plane { conversations, sign: Arc::new(sign) };
         tasks.spawn_background("serve", async move {
@@ -131,7 +142,26 @@ impl Server {
                 .await
                 .unwrap();
         });
-        Self { address, conversations: begun }
+        Self { address, connections, conversations: begun }
+    }
+
+    /// One that answers each discovery stream with these bytes, whatever they are, and then stays open or ends.
+    pub(crate) async fn raw(
+        tasks: &Tasks,
+        authority: &Authority,
+        answer: impl Fn(usize) -> (Vec<u8>, bool) + Send + Sync + 'static,
+    ) -> Self {
+        let (address, connections, incoming) = listen(tasks, authority, "localhost").await;
+        let (conversations, begun) = mpsc::unbounded_channel();
+        let raw = Raw { answer: Arc::new(answer), calls: Arc::default(), _conversations: conversations };
+        tasks.spawn_background("serve", async move {
+            tonic::transport::Server::builder()
+                .add_service(raw)
+                .serve_with_incoming(UnboundedReceiverStream::new(incoming))
+                .await
+                .unwrap();
+        });
+        Self { address, connections, conversations: begun }
     }
 
     /// One that only speaks discovery.
@@ -152,6 +182,65 @@ impl Server {
         }
     }
 }
+
+type Incoming = mpsc::UnboundedReceiver<Result<Io, std::io::Error>>;
+
+async fn listen(tasks: &Tasks, authority: &Authority, name: &str) -> (SocketAddr, Arc<AtomicUsize>, Incoming) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(name)));
+    let (accepted, incoming) = mpsc::unbounded_channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tasks.spawn_background("accept", async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust us ends here.
+            if let Ok(stream) = acceptor.accept(stream).await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                accepted.send(Ok::<_, std::io::Error>(Io(stream))).unwrap();
+            }
+        }
+    });
+    (address, connections, incoming)
+}
+
+/// A server of discovery that speaks HTTP/2 and then what a test makes it say.
+#[derive(Clone)]
+struct Raw {
+    answer: Arc<dyn Fn(usize) -> (Vec<u8>, bool) + Send + Sync>,
+    calls: Arc<AtomicUsize>,
+    _conversations: mpsc::UnboundedSender<Conversation>,
+}
+
+impl tonic::server::NamedService for Raw {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl tower::Service<http::Request<Body>> for Raw {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let (bytes, stays) = (self.answer)(self.calls.fetch_add(1, Ordering::Relaxed));
+        let frame = Ok::<_, Status>(Frame::data(bytes::Bytes::from(bytes)));
+        let first = futures_util::stream::iter([frame]);
+        let body = match stays {
+            true => Body::new(StreamBody::new(first.chain(futures_util::stream::pending()))),
+            false => Body::new(StreamBody::new(first)),
+        };
+        let answer = http::Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+        std::future::ready(Ok(answer))
+    }
+}
+
+/// A refusal that never comes.
+pub(crate) const NEVER: &str = "never";
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Plane {
@@ -184,7 +273,11 @@ impl IstioCertificateService for Plane {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let metadata = request.metadata().clone();
-        (self.sign)(&metadata, request.into_inner()).map(Response::new)
+        let answer = (self.sign)(&metadata, request.into_inner());
+        if answer.as_ref().is_err_and(|status| status.message() == NEVER) {
+            std::future::pending::<()>().await;
+        }
+        answer.map(Response::new)
     }
 }
 

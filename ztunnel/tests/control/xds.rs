@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Discovery over a real stream.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The protocol in virtual time.
 
-use prost::Message as _;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -186,4 +185,53 @@ fn a_recorded_conversation_is_answered_as_the_recorded_ztunnel_answered() {
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn a_refusal_of_very_many_resources_can_be_read_by_any_server() {
+    let (mut delta, ..) = connected();
+    let names: Vec<String> = (0..100_000).map(|number| format!("{number}-{}", "x".repeat(200))).collect();
+    let resources: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    let mut actions = delta.handle_response(response(Kind::Address, "1", &resources, &[]));
+    let Some(Action::Apply(receipt, _)) = actions.pop() else { panic!("nothing to apply") };
+    let reason = "\u{e9}".repeat(10_000);
+    let rejected: Vec<_> = names.iter().map(|name| Rejected { name: name.clone(), reason: reason.clone() }).collect();
+    let answer = sent(delta.handle_applied(receipt, &rejected)).remove(0);
+    let text = answer.error_detail.unwrap().message;
+    assert!(text.len() < 16 << 10, "{}", text.len());
+    assert!(text.starts_with(&format!("{}: \u{e9}", names[0])) && text.contains("...; 1-xxx"), "{text}");
+    let (_, more) = text.rsplit_once("; and ").unwrap();
+    let more: usize = more.strip_suffix(" more").unwrap().parse().unwrap();
+    assert_eq!(text.matches("...").count() + more, 100_000);
+}
+
+#[test]
+fn a_mesh_too_large_to_list_is_asked_for_anew_and_what_is_gone_is_removed() {
+    let (mut delta, now, mut rng) = connected();
+    let names: Vec<String> = (0..50_000).map(|number| format!("cluster//Pod/shop/{number:060}")).collect();
+    let resources: Vec<_> = names.iter().map(|name| (name.as_str(), "0123456789abcdef")).collect();
+    push(&mut delta, response(Kind::Address, "1", &resources, &[]), &[]);
+    push(&mut delta, response(Kind::Authorization, "2", &[("p", "v")], &[]), &[]);
+    let requests = reconnect(&mut delta, now, &mut rng);
+    assert!(requests.iter().all(|request| request.encoded_len() < 4 << 20));
+    assert!(requests[0].initial_resource_versions.is_empty());
+    assert_eq!(requests[1].initial_resource_versions.len(), 1, "the other type is not concerned");
+
+    let actions = delta.handle_response(response(Kind::Address, "3", &resources[1..], &[]));
+    let [Action::Apply(receipt, update)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(update.removed, [names[0].clone()]);
+    delta.handle_applied(receipt.clone(), &[]);
+    // From then on a response names what has changed, and nothing else.
+    let actions = delta.handle_response(response(Kind::Address, "4", &resources[1..2], &[]));
+    assert!(matches!(&actions[..], [Action::Apply(_, update)] if update.removed.is_empty()));
+    let actions = delta.handle_response(response(Kind::Authorization, "5", &[], &[]));
+    assert!(matches!(&actions[..], [Action::Apply(_, update)] if update.removed.is_empty()));
+}
+
+#[test]
+fn a_resource_that_is_sent_and_removed_in_one_push_is_gone() {
+    let (mut delta, now, mut rng) = connected();
+    push(&mut delta, response(Kind::Address, "1", &[("a", "1"), ("a", "2"), ("b", "1")], &["b", "never"]), &[]);
+    let requests = reconnect(&mut delta, now, &mut rng);
+    assert_eq!(requests[0].initial_resource_versions, HashMap::from([("a".to_owned(), "2".to_owned())]));
 }
