@@ -201,7 +201,14 @@ impl Keeper {
 /// The CA, as its client.
 pub struct Authority {
     options: Options,
-    link: Mutex<Option<Link>>,
+    links: Mutex<Links>,
+}
+
+/// The link in use, and how many there were.
+#[derive(Default)]
+struct Links {
+    current: Option<Link>,
+    made: u64,
 }
 
 /// The channel, and the roots it was made with: other roots, another channel.
@@ -230,18 +237,46 @@ pub enum CallError {
     Expired,
 }
 
+impl CallError {
+    /// Whether the CA did what a CA does, whatever we think of the result.
+    fn is_an_answer(&self) -> bool {
+        use tonic::Code;
+        match self {
+            Self::Refused(status) => matches!(
+                status.code(),
+                Code::Unauthenticated
+                    | Code::PermissionDenied
+                    | Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::NotFound
+            ),
+            Self::ControlPlane(_) | Self::Timeout => false,
+            Self::Certificate(_) | Self::Expired => true,
+        }
+    }
+}
+
 impl Authority {
     /// No connection is made before the first call.
     pub fn new(options: Options) -> Self {
-        Self { options, link: Mutex::new(None) }
+        Self { options, links: Mutex::default() }
     }
 
     /// One call for one identity.
     pub async fn issue(&self, identity: &Identity) -> Result<Credential, CallError> {
-        tokio::time::timeout(CALL_LIMIT, self.call(identity)).await.map_err(|_| CallError::Timeout)?
+        let mut used = None;
+        let called = tokio::time::timeout(CALL_LIMIT, self.call(identity, &mut used)).await;
+        let result = called.unwrap_or(Err(CallError::Timeout));
+        if let (Err(error), Some(used)) = (&result, used)
+            && !error.is_an_answer()
+        {
+            self.forget(used).await;
+        }
+        result
     }
 
-    async fn call(&self, identity: &Identity) -> Result<Credential, CallError> {
+    /// Says which link it uses as soon as it does.
+    async fn call(&self, identity: &Identity, used: &mut Option<u64>) -> Result<Credential, CallError> {
         let draft = Draft::new(identity.clone())?;
         let impersonated = string_value(identity.as_uri());
         let fields = [(contract::grpc::IMPERSONATED_IDENTITY.to_owned(), impersonated)].into();
@@ -251,25 +286,35 @@ impl Authority {
             metadata: Some(Struct { fields }),
         });
         *request.metadata_mut() = control_plane::metadata(&self.options.control_plane).await?;
-        let channel = self.channel().await?;
+        let (channel, number) = self.channel().await?;
+        *used = Some(number);
         let answer = IstioCertificateServiceClient::new(channel)
             .create_certificate(request)
             .await
             .map_err(CallError::Refused)?
             .into_inner();
-        Ok(draft.check(&answer.cert_chain)?)
+        Ok(draft.check(&answer.cert_chain, SystemTime::now())?)
     }
 
     /// Calls that come while one connects wait for the same channel.
-    async fn channel(&self) -> Result<Channel, ControlPlaneError> {
+    async fn channel(&self) -> Result<(Channel, u64), ControlPlaneError> {
         let roots = self.options.control_plane.roots.text().await.ok();
-        let mut link = self.link.lock().await;
-        if let Some(link) = link.as_ref().filter(|link| roots.is_none() || link.roots == roots) {
-            return Ok(link.channel.clone());
+        let mut links = self.links.lock().await;
+        if let Some(link) = links.current.as_ref().filter(|link| roots.is_none() || link.roots == roots) {
+            return Ok((link.channel.clone(), links.made));
         }
         let channel = control_plane::connect(&self.options.control_plane).await?;
-        *link = Some(Link { channel: channel.clone(), roots });
-        Ok(channel)
+        links.made += 1;
+        links.current = Some(Link { channel: channel.clone(), roots });
+        Ok((channel, links.made))
+    }
+
+    /// Whoever is at the other end of this link does not do its work: the next call connects anew, perhaps to another.
+    async fn forget(&self, number: u64) {
+        let mut links = self.links.lock().await;
+        if links.made == number {
+            links.current = None;
+        }
     }
 }
 

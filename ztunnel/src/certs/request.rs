@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A key with its signing request, and the checks of the CA's answer. Makes keys, performs no calls.
 //!
-//! What comes out is a [`Credential`]: leaf and key belong together, the leaf carries the identity asked for and nothing
-//! says it has ended already, and there is at least one root to trust. The key never leaves memory.
+//! What comes out is a [`Credential`]: leaf and key belong together, the leaf carries the identity asked for, there is at
+//! least one root to trust, and who trusts these roots accepts the chain now. The key never leaves memory.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_proto::spiffe::Identity;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType};
+use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::{Credential, Material, TlsError};
@@ -64,6 +71,16 @@ pub enum CertificateError {
         /// Whose.
         identity: Identity,
     },
+    /// Nobody would accept it now.
+    #[error(
+        "peers would refuse the CA's certificate for {identity}: {reason}; compare the clocks, and is the CA's own chain in order?"
+    )]
+    Refutable {
+        /// Whose.
+        identity: Identity,
+        /// What a peer would say.
+        reason: String,
+    },
     /// tls refuses it; says why, with the identity.
     #[error("the CA's certificate cannot be used")]
     Unusable(#[source] TlsError),
@@ -83,8 +100,10 @@ impl Draft {
         &self.csr
     }
 
-    /// Check the CA's answer: leaf first, then intermediates, the last element all roots.
-    pub fn check(self, answer: &[String]) -> Result<Credential, CertificateError> {
+    /// Check the CA's answer: leaf first, then intermediates, the last element all roots. What comes out is what a peer
+    /// with the same roots accepts at `now`, as a client's and as a server's: a renewal that is worse than what is in
+    /// force must not replace it.
+    pub fn check(self, answer: &[String], now: SystemTime) -> Result<Credential, CertificateError> {
         let Self { identity, key, .. } = self;
         let (roots, chain) = match answer {
             [] => return Err(CertificateError::Empty { identity }),
@@ -108,8 +127,36 @@ impl Draft {
             Err(_) => return Err(CertificateError::Leaf { identity }),
         }
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Credential::new(Material { identity, key, chain: certificates, roots }).map_err(CertificateError::Unusable)
+        let (leaf, intermediates) = (leaf.clone(), certificates[1..].to_vec());
+        let material = Material { identity: identity.clone(), key, chain: certificates, roots };
+        let credential = Credential::new(material).map_err(CertificateError::Unusable)?;
+        let begin = credential.not_before();
+        // A clock that goes a little slow is no reason to wait.
+        let then = if now < begin && now + CLOCK_LEEWAY >= begin { begin } else { now };
+        accepted(&leaf, &intermediates, credential.root_certificates(), then)
+            .map_err(|error| CertificateError::Refutable { identity, reason: error.to_string() })?;
+        Ok(credential)
     }
+}
+
+/// What a peer would make of it in either role.
+fn accepted(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    let (store, provider) = (Arc::new(store), Arc::new(aws_lc_rs::default_provider()));
+    let algorithms = provider.signature_verification_algorithms;
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let client = WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    client.verify_client_cert(leaf, intermediates, now)?;
+    let parsed = ParsedCertificate::try_from(leaf)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, &store, intermediates, now, algorithms.all)
 }
 
 fn sign(identity: &Identity) -> Result<(KeyPair, String), rcgen::Error> {
@@ -120,6 +167,9 @@ fn sign(identity: &Identity) -> Result<(KeyPair, String), rcgen::Error> {
     let csr = params.serialize_request(&key)?.pem()?;
     Ok((key, csr))
 }
+
+/// How far the CA's clock may be ahead of ours.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -150,7 +200,22 @@ mod tests {
         }
 
         fn sign(&self, csr: &str) -> String {
-            CertificateSigningRequestParams::from_pem(csr).unwrap().signed_by(&self.issuer).unwrap().pem()
+            self.sign_as(csr, |_| {})
+        }
+
+        fn sign_as(&self, csr: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+            let mut request = CertificateSigningRequestParams::from_pem(csr).unwrap();
+            change(&mut request.params);
+            request.signed_by(&self.issuer).unwrap().pem()
+        }
+
+        /// One below this one.
+        fn intermediate(&self) -> Self {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let root = params.signed_by(&key, &self.issuer).unwrap().pem();
+            Self { root, issuer: Issuer::new(params, key) }
         }
     }
 
@@ -203,7 +268,7 @@ mod tests {
         let ca = Ca::new();
         let draft = Draft::new(id("a")).unwrap();
         let answer = [ca.sign(draft.csr()), ca.root.clone()];
-        let credential = draft.check(&answer).unwrap();
+        let credential = draft.check(&answer, SystemTime::now()).unwrap();
         assert_eq!(*credential.identity(), id("a"));
         assert_eq!(credential.root_certificates().len(), 1);
     }
@@ -214,7 +279,7 @@ mod tests {
         let check = |answer: &dyn Fn(&Draft) -> Vec<String>| {
             let draft = Draft::new(id("a")).unwrap();
             let answer = answer(&draft);
-            draft.check(&answer).unwrap_err()
+            draft.check(&answer, SystemTime::now()).unwrap_err()
         };
         let other = Draft::new(id("b")).unwrap();
         let same_name = Draft::new(id("a")).unwrap();
@@ -231,5 +296,61 @@ mod tests {
         ));
         assert!(matches!(check(&|_| vec![ca.sign(other.csr()), ca.root.clone()]), CertificateError::OtherKey { .. }));
         assert!(matches!(check(&|draft| vec![ca.sign(draft.csr()), String::new()]), CertificateError::Unusable(_)));
+    }
+
+    #[test]
+    fn what_peers_would_refuse_is_refused_here_with_their_reason() {
+        let (ca, stranger) = (Ca::new(), Ca::new());
+        let now = SystemTime::now();
+        let seconds = |seconds: i64| time::OffsetDateTime::from(now) + time::Duration::seconds(seconds);
+        let check = |answer: &dyn Fn(&Draft) -> Vec<String>| {
+            let draft = Draft::new(id("a")).unwrap();
+            let answer = answer(&draft);
+            draft.check(&answer, now)
+        };
+        let refused = |answer: &dyn Fn(&Draft) -> Vec<String>| match check(answer) {
+            Err(CertificateError::Refutable { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        // All of these authorities have the same name.
+        let unknown = refused(&|draft| vec![ca.sign(draft.csr()), stranger.root.clone()]);
+        assert!(unknown.contains("BadSignature"), "{unknown}");
+        let lasting = |from: i64, to: i64| {
+            let ca = &ca;
+            move |draft: &Draft| {
+                let leaf = ca.sign_as(draft.csr(), |params| {
+                    (params.not_before, params.not_after) = (seconds(from), seconds(to));
+                });
+                vec![leaf, ca.root.clone()]
+            }
+        };
+        assert!(refused(&lasting(-100, -10)).contains("xpired"));
+        assert!(refused(&lasting(600, 1200)).contains("alid"));
+        check(&lasting(30, 1200)).unwrap();
+        check(&lasting(-100, 100)).unwrap();
+
+        // The chain between must be there, and in order.
+        let between = ca.intermediate();
+        let missing = refused(&|draft| vec![between.sign(draft.csr()), ca.root.clone()]);
+        assert!(missing.contains("BadSignature"), "{missing}");
+        check(&|draft| vec![between.sign(draft.csr()), between.root.clone(), ca.root.clone()]).unwrap();
+        let useless = refused(&|draft| {
+            vec![
+                ca.sign_as(draft.csr(), |params| {
+                    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::CodeSigning];
+                }),
+                ca.root.clone(),
+            ]
+        });
+        assert!(!useless.is_empty());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_answer_is_more_than_refused(answer in proptest::collection::vec(proptest::prelude::any::<String>(), 0..4)) {
+            let draft = Draft::new(id("a")).unwrap();
+            proptest::prop_assert!(draft.check(&answer, SystemTime::now()).is_err());
+        }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Certificates from a real authority.
 
+mod hostile;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use ztunnel::control_plane::Token;
 use super::server::{Authority, Server};
 
 struct World {
-    _server: Server,
+    server: Server,
     orders: mpsc::UnboundedSender<Order>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     published: Published,
@@ -45,11 +47,11 @@ impl World {
         let (published, standing) = (Published::default(), Standing::default());
         let keeper = Keeper::new(client, Arc::clone(&published), Arc::clone(&standing), told);
         tasks.spawn_background("keeper", keeper.run(ordered));
-        Self { _server: server, orders, outcomes, published, standing }
+        Self { server, orders, outcomes, published, standing }
     }
 
     async fn outcome(&mut self) -> Outcome {
-        tokio::time::timeout(Duration::from_secs(10), self.outcomes.recv()).await.expect("too slow").unwrap()
+        tokio::time::timeout(Duration::from_secs(30), self.outcomes.recv()).await.expect("too slow").unwrap()
     }
 }
 

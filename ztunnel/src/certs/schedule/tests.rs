@@ -272,3 +272,43 @@ fn who_waits_for_an_identity_that_nobody_else_wants_any_more_is_answered() {
     assert_eq!(world.wanted("busy1", Priority::RealTime), [], "who asks again");
     assert!(world.issued("busy1", 24).0);
 }
+
+/// Time passes with a CA that refuses every call, while connections ask for each identity every 50 ms or nobody does.
+/// Gives how often the CA was called, and the most calls that were under way.
+fn calls_in_ten_minutes(identities: usize, impatient: bool) -> (usize, usize) {
+    let mut world = World::new();
+    let names: Vec<String> = (0..identities).map(|number| format!("a{number}")).collect();
+    let mut under_way = Vec::new();
+    let (mut calls, mut most) = (0, 0);
+    let end = world.now + Duration::from_secs(600);
+    for name in &names {
+        under_way.extend(world.wanted(name, Priority::Warmup));
+    }
+    while world.now < end {
+        let requested = |action: &Action| matches!(action, Action::Request(_));
+        most = most.max(under_way.iter().filter(|action| requested(action)).count());
+        for action in std::mem::take(&mut under_way) {
+            if let Action::Request(identity) = action {
+                calls += 1;
+                under_way.extend(world.schedule.handle_failed(world.now, &identity, "no", &mut world.rng));
+            }
+        }
+        world.now += Duration::from_millis(50);
+        under_way.extend(world.schedule.handle_timeout(world.now));
+        for name in names.iter().filter(|_| impatient) {
+            under_way.extend(world.wanted(name, Priority::RealTime));
+        }
+    }
+    (calls, most)
+}
+
+#[test]
+fn a_ca_that_always_fails_is_called_seldom_however_many_connections_ask() {
+    let (calls, _) = calls_in_ten_minutes(1, false);
+    assert!((8..=14).contains(&calls), "{calls}");
+    let (calls, _) = calls_in_ten_minutes(1, true);
+    assert!((100..=130).contains(&calls), "one in five seconds: {calls}");
+    let (calls, most) = calls_in_ten_minutes(40, true);
+    assert!(calls <= 40 * 130, "{calls}");
+    assert!(most <= CONCURRENCY, "{most}");
+}
