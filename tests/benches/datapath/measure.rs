@@ -67,8 +67,14 @@ fn flow(rig: &mut Rig, variant: Variant, case: &Case, pace: Pace) -> Result<Samp
     let proxies = rig.proxies(variant)?;
     let bystanders = if variant == Variant::Ours { Vec::new() } else { rig.mesh_processes() };
     let mut client = client(rig, variant, case, case.connections)?;
-    wait::pass(pace.warm_up);
     let server = rig.server(variant, case.server)?;
+    // A busy machine may take its time.
+    wait::until("the first bytes to arrive", wait::PATIENCE, || {
+        let seen = if case.work == "up" { ask(server)? } else { ask(&mut client)? };
+        ensure!(seen.bytes + seen.operations > 0.0, "none");
+        Ok::<(), anyhow::Error>(())
+    })?;
+    wait::pass(pace.warm_up);
     let (machine, idle) = (Machine::now()?, Cpu::of_all(bystanders.iter().copied())?);
     let before = usage(&proxies)?;
     ask(server)?;

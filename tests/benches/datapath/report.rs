@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a run says: a table for people, Markdown for the README, JSON for programs.
 
-use std::{fmt::Write as _, fs, thread};
+use std::{fmt::Write as _, fs, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -145,6 +145,11 @@ pub(crate) fn table(results: &Results, run: &Run) -> String {
         results.largest(|sample| sample.stolen) * 100.0,
         results.largest(|sample| sample.bystanders) * 100.0
     );
+    if run.pace.window < Duration::from_secs(1) {
+        text.push_str(
+            "These windows are too short for figures to mean anything: the run only shows that the bench works.\n",
+        );
+    }
     for (variant, why) in &run.skipped {
         let _ = writeln!(text, "{variant} was skipped: {why}");
     }
