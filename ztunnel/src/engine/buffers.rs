@@ -43,7 +43,7 @@ impl Buffers {
 
 /// Pipes that nobody uses at the moment.
 pub(super) struct Pipes {
-    free: Vec<Box<Lent>>,
+    free: Vec<Lent>,
     /// Every pipe there is holds a clone.
     all: Rc<()>,
 }
@@ -62,7 +62,7 @@ impl Pipes {
     /// An empty pipe; none if there are as many as there may be, or no more descriptors.
     pub(super) fn take(&mut self) -> Option<Box<Lent>> {
         if let Some(lent) = self.free.pop() {
-            return Some(lent);
+            return Some(Box::new(lent));
         }
         if Rc::strong_count(&self.all) > MOST_PIPES {
             return None;
@@ -76,7 +76,7 @@ impl Pipes {
         if self.free.len() < KEPT
             && let Some(lent) = slot.take_if(|lent| lent.pipe.held() == 0)
         {
-            self.free.push(lent);
+            self.free.push(*lent);
         }
     }
 }

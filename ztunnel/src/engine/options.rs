@@ -124,7 +124,7 @@ impl Limits {
         Most {
             sockets,
             dials: self.dials.unwrap_or(sockets / 2),
-            handshakes: self.handshakes.unwrap_or((sockets / 4).min(MOST_HANDSHAKES)),
+            handshakes: self.handshakes.unwrap_or_else(|| (sockets / 4).min(MOST_HANDSHAKES)),
             handshakes_per_pod: self.handshakes_per_pod,
         }
     }
