@@ -99,13 +99,15 @@ pub(crate) fn handshakes(siege: &mut Siege) -> Result<()> {
 
 /// A pod that opens whatever it can gets half of what there is, and the others work on.
 pub(crate) fn greedy(siege: &mut Siege) -> Result<()> {
-    let mark = siege.mark("n1")?;
+    let marks = (siege.mark("n1")?, siege.mark("n2")?);
     let words = siege.words("demo/server", &siege.app("demo/sleeper")?, &["greedy", "3000"])?;
     let said = crowd(siege, "demo/mallory", &words, AROUND)?;
     let numbers: Vec<usize> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
     ensure!(
-        matches!(numbers[..], [open, refused, 0] if (2000..=2600).contains(&open) && open + refused == 3000),
+        matches!(numbers[..], [open, refused, 0] if (1000..=2600).contains(&open) && open + refused == 3000),
         "{said}"
     );
-    siege.logged("n1", mark, &["too many sockets of this pod"])
+    // Sockets of the client run out, or, on a slow machine and sooner, connections that the server's pod has being opened.
+    let reason = ["of this pod: it has"];
+    siege.logged("n1", marks.0, &reason).or_else(|_| siege.logged("n2", marks.1, &reason))
 }
