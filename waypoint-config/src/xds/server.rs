@@ -90,7 +90,7 @@ impl DiscoveryService {
         if !peer.is_none_or(|peer| peer.admit(&caller)) {
             return Err(many("connections", peer.map_or(0, Peer::most_connections)));
         }
-        let address = address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
+        let address = address.map_or_else(|| Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
         let stay = self.streams.take(caller.key(address)).ok_or_else(|| many("discovery streams", MAX_STREAMS))?;
         Ok((caller, stay))
     }

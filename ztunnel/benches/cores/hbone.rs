@@ -39,7 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let mut pair = Pair::new();
             let stream = pair.open();
             let frame = frame(8, 0, stream.1.number(), &1_u32.to_be_bytes());
-            Box::new(move || (0..64).for_each(|_| pair.to_server(&frame)))
+            Box::new(move || (0..64).for_each(|_| pair.feed_server(&frame)))
         }),
         Case::new("hbone: a turn of the clock with 100 idle streams", 240, 100, || {
             let mut pair = Pair::new();
@@ -102,15 +102,15 @@ impl Pair {
             let mut wire = std::mem::take(&mut self.wire);
             wire.clear();
             self.client.write_control(&mut wire);
-            self.to_server(&wire);
+            self.feed_server(&wire);
             wire.clear();
             self.server.write_control(&mut wire);
-            self.to_client(&wire);
+            self.feed_client(&wire);
             self.wire = wire;
         }
     }
 
-    fn to_server(&mut self, mut input: &[u8]) {
+    fn feed_server(&mut self, mut input: &[u8]) {
         while let Some(event) = self.server.next_event(self.now, &mut input).unwrap() {
             match event {
                 Event::Request { stream, .. } if self.refuses => self.server.reject(stream, 503),
@@ -125,7 +125,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self, mut input: &[u8]) {
+    fn feed_client(&mut self, mut input: &[u8]) {
         while let Some(event) = self.client.next_event(self.now, &mut input).unwrap() {
             match event {
                 Event::Data { stream, bytes } => self.client.consumed(self.now, stream, bytes.len()),
@@ -160,16 +160,16 @@ impl Pair {
     fn up(&mut self, (client, _): Both, payload: &[u8]) {
         assert!(self.client.send_capacity(client) >= payload.len(), "the window is too small for this case");
         let header = self.client.data_header(client, payload.len(), false).unwrap();
-        self.to_server(&header);
-        payload.chunks(RECORD).for_each(|record| self.to_server(record));
+        self.feed_server(&header);
+        payload.chunks(RECORD).for_each(|record| self.feed_server(record));
         self.settle();
     }
 
     fn down(&mut self, (_, server): Both, payload: &[u8]) {
         assert!(self.server.send_capacity(server) >= payload.len(), "the window is too small for this case");
         let header = self.server.data_header(server, payload.len(), false).unwrap();
-        self.to_client(&header);
-        payload.chunks(RECORD).for_each(|record| self.to_client(record));
+        self.feed_client(&header);
+        payload.chunks(RECORD).for_each(|record| self.feed_client(record));
         self.settle();
     }
 
@@ -187,7 +187,7 @@ impl Pair {
     }
 
     fn ping(&mut self) {
-        self.to_server(&frame(6, 0, 0, b"abcdefgh"));
+        self.feed_server(&frame(6, 0, 0, b"abcdefgh"));
         assert!(self.server.has_control());
         self.settle();
     }

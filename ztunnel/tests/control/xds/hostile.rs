@@ -21,7 +21,7 @@ fn at(uid: &str, address: [u8; 4], change: impl FnOnce(&mut Workload)) -> Resour
         uid: uid.into(),
         name: uid.into(),
         namespace: "demo".into(),
-        addresses: vec![address.to_vec().into()],
+        addresses: vec![address.to_vec()],
         ..Default::default()
     };
     change(&mut workload);
@@ -102,7 +102,7 @@ async fn what_is_not_understood_is_named_with_its_reason_and_its_neighbours_are_
         at("neighbour", [10, 0, 0, 1], |_| {}),
         at("protocol", [10, 0, 0, 2], |workload| workload.tunnel_protocol = 99),
         at("mode", [10, 0, 0, 3], |workload| workload.network_mode = -7),
-        at("address", [10, 0, 0, 4], |workload| workload.addresses.push(vec![1, 2, 3].into())),
+        at("address", [10, 0, 0, 4], |workload| workload.addresses.push(vec![1, 2, 3])),
         named("garbage", "v1", Some(garbage)),
         named("foreign", "v1", Some(foreign)),
         named("policy", "v1", policy("policy", 0).resource),
@@ -142,7 +142,7 @@ async fn duplicates_cycles_and_changes_of_mind_in_one_push_are_taken_in_order() 
             at("twice", [10, 0, 0, 1], |_| {}),
             at("twice", [10, 0, 0, 2], |_| {}),
             // The same address for another, and for itself again.
-            at("same", [10, 0, 0, 2], |workload| workload.addresses.push(vec![10, 0, 0, 2].into())),
+            at("same", [10, 0, 0, 2], |workload| workload.addresses.push(vec![10, 0, 0, 2])),
             at("gone", [10, 0, 0, 3], |_| {}),
             service("itself", Some("itself")),
             service("there", Some("back")),
