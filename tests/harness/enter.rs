@@ -31,6 +31,8 @@ use nix::{
 
 /// Exit status of a door that cannot be opened on this machine; the reason is in the state folder.
 const NO_WORLD: i32 = 77;
+/// This program, even if cargo has put another in its place meanwhile.
+const OWN: &str = "/proc/self/exe";
 
 /// What became of an attempt to enter.
 #[derive(Debug)]
@@ -109,7 +111,7 @@ impl Place {
     fn next(&self, stage: &str) -> Result<Command> {
         // The stage is the first argument by construction (see `outside`).
         let rest: Vec<OsString> = env::args_os().skip(2).collect();
-        let mut command = Command::new(env::current_exe()?);
+        let mut command = Command::new(OWN);
         command.arg(format!("--stage={stage}")).args(rest);
         Ok(command)
     }
@@ -129,9 +131,14 @@ pub fn profile_folder() -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
+/// Whether this is a test or a bench: cargo keeps those apart from programs.
+pub(crate) fn is_test() -> Result<bool> {
+    Ok(env::current_exe()?.parent().is_some_and(|folder| folder.ends_with("deps")))
+}
+
 fn outside(name: &str) -> Result<Entered> {
     let (state, _lock) = claim(name)?;
-    let status = Command::new(env::current_exe()?)
+    let status = Command::new(OWN)
         .arg("--stage=door")
         .arg(format!("--state={}", state.display()))
         .args(env::args_os().skip(1))

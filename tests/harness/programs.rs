@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::enter::{profile_folder, sibling};
+use crate::enter::{is_test, profile_folder, sibling};
 
 const PROGRAMS: [&str; 5] = ["ztunnel", "cni-agent", "lateen-cni", "waypoint-config", "peer"];
 
@@ -77,10 +77,13 @@ fn cargo_build(cargo: OsString) -> Result<Command> {
     let mut command = Command::new(cargo);
     command
         .args(["build", "--profile", profile, "--workspace"])
-        // Named, so that cargo takes the features that `cargo test` takes, and nothing is built twice in two ways.
-        .args(["--test", "world"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("CARGO_TARGET_DIR", folder.parent().context("a profile folder without a parent")?)
         .stdin(Stdio::null());
+    if is_test()? {
+        // Named, so that cargo takes the features that `cargo test` takes, and nothing is built twice in two ways. It also links every program of this
+        // package again, which must not happen to one that asks.
+        command.args(["--test", "world"]);
+    }
     Ok(command)
 }
