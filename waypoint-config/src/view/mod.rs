@@ -8,7 +8,9 @@ mod model;
 mod owner;
 mod pod;
 mod policy;
+pub mod rule;
 mod service;
+pub mod waypoint;
 
 pub use build::{Touched, View};
 pub use model::{

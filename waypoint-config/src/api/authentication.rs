@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `security.istio.io/v1 RequestAuthentication`, field by field. `object` reads it, `envoy` translates it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{policy::TargetReference, selector::WorkloadSelector};
+
+/// Which tokens requests may carry. A token that is there must be good; none is needed unless an AuthorizationPolicy asks for one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestAuthentication {
+    /// `security.istio.io/v1` or `v1beta1`.
+    pub api_version: String,
+    /// `RequestAuthentication`.
+    pub kind: String,
+    /// Name, namespace.
+    pub metadata: ObjectMeta,
+    /// What it asks for.
+    pub spec: RequestAuthenticationSpec,
+    /// What controllers reported; never read.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub status: Value,
+}
+
+/// The wish of a [`RequestAuthentication`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestAuthenticationSpec {
+    /// The workloads it is for; means nothing to a waypoint.
+    pub selector: Option<WorkloadSelector>,
+    /// The waypoint, gateway or service it is for (older, single form).
+    pub target_ref: Option<TargetReference>,
+    /// The waypoints, gateways or services it is for.
+    pub target_refs: Vec<TargetReference>,
+    /// The issuers.
+    pub jwt_rules: Vec<JwtRule>,
+}
+
+/// One issuer and where its tokens are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JwtRule {
+    /// The `iss` claim.
+    pub issuer: String,
+    /// The `aud` claims that are accepted; any when empty.
+    pub audiences: Vec<String>,
+    /// Where the issuer's keys are fetched.
+    pub jwks_uri: String,
+    /// The issuer's keys themselves.
+    pub jwks: String,
+    /// Headers with a token.
+    pub from_headers: Vec<JwtHeader>,
+    /// Query parameters with a token.
+    pub from_params: Vec<String>,
+    /// Cookies with a token.
+    pub from_cookies: Vec<String>,
+    /// Header that gets the payload, base64url.
+    pub output_payload_to_header: String,
+    /// Whether the token goes on to the workload.
+    pub forward_original_token: bool,
+    /// Headers that get single claims.
+    pub output_claim_to_headers: Vec<ClaimToHeader>,
+    /// How long a fetch of keys may take, as a duration like `5s`.
+    pub timeout: String,
+    /// Claims that are lists of words separated by spaces, beside `scope` and `permission`.
+    pub space_delimited_claims: Vec<String>,
+}
+
+/// A header with a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JwtHeader {
+    /// Name.
+    pub name: String,
+    /// What stands before the token, with its blank.
+    pub prefix: String,
+}
+
+/// A header that gets a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimToHeader {
+    /// The header.
+    pub header: String,
+    /// The claim; parts of nested claims are separated by dots.
+    pub claim: String,
+}
