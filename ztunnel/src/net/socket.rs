@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use mesh_proto::contract::mark::IN_CLIENT_S_NAME;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -257,7 +258,8 @@ impl Dial {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(self.to), kind, Some(Protocol::TCP)).map_err(failed("socket"))?;
         if let Some(mark) = options.mark {
-            socket.set_mark(mark).map_err(failed("SO_MARK"))?;
+            let spoofed = if self.from.is_some() { IN_CLIENT_S_NAME } else { 0 };
+            socket.set_mark(mark | spoofed).map_err(failed("SO_MARK"))?;
         }
         Ok(Stream { socket })
     }
