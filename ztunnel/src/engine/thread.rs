@@ -54,6 +54,8 @@ pub(super) struct Worker {
     /// Tunnels that have something to write.
     pub(super) dirty: Vec<Key<Tunnel>>,
     pub(super) parked: Parked,
+    /// Flows with a dialled socket that has no keepalive yet, oldest first.
+    pub(super) young: VecDeque<(Instant, Key<Flow>)>,
     pub(super) book: Book,
     pub(super) log: LogBuffer,
     /// Which lines about failed connections are left out.
@@ -126,6 +128,7 @@ impl Worker {
             ready_flows: VecDeque::new(),
             dirty: Vec::new(),
             parked: Parked::default(),
+            young: VecDeque::new(),
             book: Book::new(shared.accounts.clone()),
             log: LogBuffer::new(options.access_log.clone()),
             gate: Gate::new(now, options.limits.denied_lines),
@@ -293,6 +296,7 @@ impl Worker {
             Alarm::Sweep => {
                 self.timers.set(self.now + SWEEP, Alarm::Sweep);
                 self.sweep_pools();
+                self.keep_grown_alive();
                 if self.book.next_sweep().is_some_and(|at| at <= self.now) {
                     self.book.sweep(self.now);
                 }
@@ -302,6 +306,20 @@ impl Worker {
                 self.timers.trim();
                 self.tell_left_out();
             }
+        }
+    }
+
+    /// Connections that have lived for a while get keepalive.
+    fn keep_grown_alive(&mut self) {
+        while let Some((_, key)) = self.young.pop_front_if(|(since, _)| self.now.duration_since(*since) >= GROWN) {
+            if let Some(flow) = self.flows.get(key)
+                && let Some(dialled) = flow.dialled()
+            {
+                flow.site.keep_alive(dialled.stream());
+            }
+        }
+        if self.young.is_empty() {
+            self.young.shrink_to(YOUNG_KEPT);
         }
     }
 
@@ -353,5 +371,9 @@ impl Worker {
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long lines may wait for more.
 const LINES_WAIT: Duration = Duration::from_millis(20);
+/// How old a connection is when it gets keepalive: long before the first probe is due.
+const GROWN: Duration = Duration::from_secs(5);
+/// Room for young connections that a quiet thread keeps.
+const YOUNG_KEPT: usize = 64;
 /// How often the control side is asked for the same record.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
