@@ -61,6 +61,7 @@ impl Worker {
         };
         let all = bytes.len();
         let mut broken = false;
+        flow.arrived_for_app(all);
         if let (Stage::Open, Some(app), true) = (&flow.stage, &mut flow.app, flow.to_app.queue.is_empty()) {
             if flow.to_app.sink == Sink::Gone {
                 bytes = &[];
