@@ -8,4 +8,5 @@ pub mod choices;
 pub mod hbone;
 pub mod mesh;
 pub mod packets;
+pub mod plugin;
 pub mod zds;
