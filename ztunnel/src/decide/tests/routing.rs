@@ -280,6 +280,26 @@ services:
 }
 
 #[test]
+fn waypoints_without_weight_are_not_gone_round() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [], protocol: HBONE}
+- {uid: w1, name: w1, namespace: d, workloadIps: [10.0.0.8]}
+- {uid: e, name: e, namespace: d, workloadIps: [10.0.0.1], services: {d/s: {80: 80}}}
+services:
+- name: s
+  namespace: d
+  hostname: s
+  vips: [/10.9.0.1]
+  ports: {80: 80}
+  weightedWaypoints: [{destination: {destination: /10.0.0.8}, weight: 0}]
+",
+    );
+    assert_eq!(leg(&snapshot, "client", "10.9.0.1:80"), pair("10.0.0.8:15008", "10.9.0.1:80"));
+}
+
+#[test]
 fn a_passthrough_service_goes_where_the_client_said() {
     let Route::Passthrough { hop, traffic } = routed(&shop(), "client", "10.9.0.8:81") else { panic!() };
     assert_eq!(hop.to_string(), "10.9.0.8:81");
