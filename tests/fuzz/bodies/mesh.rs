@@ -312,7 +312,7 @@ fn inquiries(snapshot: &Snapshot, pods: &[PodName]) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     for pod in pods {
         let own = snapshot.own(pod).and_then(|own| own.addresses.first().copied());
-        let address = own.unwrap_or(IpAddr::from([10, 0, 0, 2])).to_canonical();
+        let address = own.unwrap_or_else(|| IpAddr::from([10, 0, 0, 2])).to_canonical();
         for source in sources {
             for port in [80, 8080] {
                 for identity in identities() {
@@ -339,10 +339,13 @@ fn check_verdict(snapshot: &Snapshot, attempt: &Attempt) {
     }
 }
 
+/// What is told instead of a change, from that change and its bytes, if anything.
+type Replace<'a> = dyn Fn(&Change, Option<&[u8]>) -> Option<Change> + 'a;
+
 /// A policy that is not understood admits nobody whom its absence, or its being understood, would not.
 fn check_refusals(snapshot: &Snapshot, told: &[(Change, Option<&[u8]>)]) {
     let attempts = inquiries(snapshot, &pods(snapshot));
-    let rebuilt = |change: &dyn Fn(&Change, Option<&[u8]>) -> Option<Change>| {
+    let rebuilt = |change: &Replace<'_>| {
         let mut store = Store::new("");
         let changes = told.iter().map(|(old, bytes)| change(old, *bytes).unwrap_or_else(|| old.clone()));
         store.apply(changes).snapshot
