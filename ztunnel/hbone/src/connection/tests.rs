@@ -172,6 +172,16 @@ fn a_request_may_be_made_exactly_when_one_would_be_taken() {
     assert_eq!(conn.request(now, &request(None)), Err(NoStream::AtLimit { limit: 2 }));
 }
 
+#[test]
+fn the_last_number_of_all_can_be_used_and_then_there_is_no_room() {
+    let (mut conn, now) = client(Options::client(budget()));
+    conn.streams.begin(0x7fff_fffd);
+    assert!(conn.may_request());
+    assert_eq!(conn.request(now, &request(None)).unwrap().number(), 0x7fff_ffff);
+    assert!(!conn.may_request());
+    assert_eq!(conn.request(now, &request(None)), Err(NoStream::IdsExhausted));
+}
+
 /// The longest baggage with which `size` says that a block fits, and the size of the first that does not.
 fn longest(size: impl Fn(&Baggage) -> usize) -> usize {
     let most = MIN_FRAME_SIZE as usize;
