@@ -222,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_is_emptied_before_a_coded_field_is_empty() {
+        let mut decoder = Decoder::new();
+        let mut read = |block: &[u8]| decoder.decode(block, Limits { bytes: 1000, fields: 10 }, |_, _| {}).is_ok();
+        assert!(read(&[0x40, 1, b'a', 1, b'b']) && read(&[0xbe]), "the first entry of the table");
+        assert!(read(&[0x20, 0, 0x81, 0x1f, 1, b'b']));
+        assert!(!read(&[0xbe]));
+    }
+
+    #[test]
     fn the_size_of_a_list_is_that_of_the_standard_to_the_byte() {
         let block = [0, 3, b'a', b'b', b'c', 4, b'd', b'e', b'f', b'g'].repeat(8);
         let most = 8 * (3 + 4 + 32);

@@ -215,7 +215,7 @@ fn settings_and_continuations_may_be_as_many_as_their_limits() {
         let rest = frame(kind::CONTINUATION, 0, 1, b"x").repeat(frames - 2);
         [frame(kind::HEADERS, 0, 1, b"x"), rest, frame(kind::CONTINUATION, flag::END_HEADERS, 1, b"x")].concat()
     };
-    assert_eq!(read(&mut reader(), &[&block(16)]).len(), 2);
+    assert!(matches!(&read(&mut reader(), &[&block(16)])[..], [Told::Piece(_), Told::Piece(_)]));
     assert!(matches!(refused(&block(17)), ConnectionError::HeaderBlock { .. }));
 }
 
