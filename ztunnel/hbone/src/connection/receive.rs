@@ -358,6 +358,6 @@ impl Connection {
 }
 
 /// How many times `control_limit` may be queued, answers of the caller included.
-const OWN_CONTROL: usize = 4;
+pub(super) const OWN_CONTROL: usize = 4;
 /// The size of a header table before SETTINGS say otherwise.
 const DEFAULT_TABLE: u32 = 4096;

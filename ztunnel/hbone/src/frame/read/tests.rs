@@ -204,3 +204,37 @@ proptest! {
         prop_assert!(reader.block.capacity() <= 8192);
     }
 }
+
+#[test]
+fn settings_and_continuations_may_be_as_many_as_their_limits() {
+    let settings = |entries: usize| frame(kind::SETTINGS, 0, 0, &[0, 9, 0, 0, 0, 0].repeat(entries));
+    assert_eq!(read(&mut reader(), &[&settings(64)]).len(), 65);
+    assert_eq!(refused(&settings(65)), ConnectionError::Flood(crate::flood::Kind::Settings));
+
+    let block = |frames: usize| {
+        let rest = frame(kind::CONTINUATION, 0, 1, b"x").repeat(frames - 2);
+        [frame(kind::HEADERS, 0, 1, b"x"), rest, frame(kind::CONTINUATION, flag::END_HEADERS, 1, b"x")].concat()
+    };
+    assert!(matches!(&read(&mut reader(), &[&block(16)])[..], [Told::Piece(_), Told::Piece(_)]));
+    assert!(matches!(refused(&block(17)), ConnectionError::HeaderBlock { .. }));
+}
+
+#[test]
+fn a_priority_is_no_padding() {
+    let payload = [0x80, 0, 0, 3, 200, b'x'];
+    let told = read(&mut reader(), &[&frame(kind::HEADERS, flag::PRIORITY | flag::END_HEADERS, 1, &payload)]);
+    assert!(matches!(&told[1], Told::Piece(text) if text.contains("[120]")), "{told:?}");
+}
+
+#[test]
+fn while_padding_is_awaited_there_is_nothing_to_tell() {
+    let whole = frame(kind::DATA, flag::PADDED, 1, &[2, b'x', 0, 0]);
+    let mut reader = reader();
+    let mut input = &whole[..whole.len() - 2];
+    let mut pieces = 0;
+    while reader.next(&mut input).unwrap().is_some() {
+        pieces += 1;
+        assert!(pieces < 10, "without input");
+    }
+    assert_eq!(pieces, 3, "the beginning, the length of the padding, and the data");
+}
