@@ -44,19 +44,6 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// So much has come from a stream. An application that gets much is not kept waiting by timers.
-    pub(super) fn arrived_for_app(&mut self, count: usize) {
-        let was_small = !self.to_app.is_large();
-        self.to_app.arrived(count);
-        if was_small
-            && self.to_app.is_large()
-            && self.site.is_paced
-            && let (Origin::Stream, Some(app)) = (self.origin, &self.app)
-        {
-            app.stream().hurry();
-        }
-    }
-
     /// The socket we have dialled, if there is one: all others were accepted and have what their listener has.
     pub(super) fn dialled(&self) -> Option<&Socket> {
         match (&self.far, self.origin) {
@@ -184,7 +171,7 @@ pub(super) struct Way {
     pub(super) queue: Queue,
     /// Such bytes between two sockets of which we have seen nothing.
     pub(super) pipe: Option<Box<Lent>>,
-    /// How much has come, as far as that matters, and how much at last.
+    /// How much has come between two sockets, as far as that matters, and how much at last.
     seen: u32,
     last: u32,
 }
@@ -235,12 +222,7 @@ impl Way {
 
     /// Much has come and goes on coming: worth a pipe, which costs more per piece and less per byte.
     pub(super) fn is_bulk(&self) -> bool {
-        self.is_large() && self.last >= LEAST_PIECE
-    }
-
-    /// Much has come.
-    pub(super) fn is_large(&self) -> bool {
-        self.seen >= BULK
+        self.seen >= BULK && self.last >= LEAST_PIECE
     }
 }
 

@@ -169,7 +169,7 @@ impl Worker {
             return self.fail_flow(key, Failure::Refused(refusal));
         }
         flow.stage = Stage::Dialling;
-        let dialled = site.dial(delivery.dial, site.source_of(delivery.from));
+        let dialled = site.dial_app(delivery.dial, site.source_of(delivery.from));
         let (stream, connected) = match dialled {
             Ok(dialling) => (dialling.stream, dialling.connected),
             Err(error) => return self.fail_flow(key, error.into()),

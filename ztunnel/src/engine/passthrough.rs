@@ -58,7 +58,11 @@ impl Worker {
         }
         flow.stage = Stage::Dialling;
         flow.deadline = None;
-        let dialling = match site.dial(to, from) {
+        let dialled = match flow.origin {
+            Origin::Plaintext => site.dial_app(to, from),
+            Origin::Outbound | Origin::Stream => site.dial(to, from),
+        };
+        let dialling = match dialled {
             Ok(dialling) => dialling,
             Err(error) => {
                 // There is no socket to be given back with the flow.
@@ -103,18 +107,13 @@ impl Worker {
     /// Moves bytes both ways, one read each.
     pub(super) fn move_between(&mut self, key: Key<Flow>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let Flow { site, origin, app: Some(app), far: Far::Socket(far), to_app, to_far, story, charged, .. } = flow
-        else {
+        let Flow { site, app: Some(app), far: Far::Socket(far), to_app, to_far, story, charged, .. } = flow else {
             return;
         };
         let budget = &site.server.budget;
         let most = if budget.used() > budget.limit() / 2 { LITTLE } else { READ };
         let mut means = Means { buffer: &mut self.carried, pipes: &mut self.pipes, most };
-        let was_small = !to_far.is_large();
         let there = means.carry(to_far, app, far);
-        if was_small && to_far.is_large() && *origin == Origin::Plaintext && site.is_paced {
-            far.stream().hurry();
-        }
         let back = means.carry(to_app, far, app);
         story.count_to_far(there.bytes);
         story.count_to_app(back.bytes);

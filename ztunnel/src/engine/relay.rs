@@ -61,7 +61,6 @@ impl Worker {
         };
         let all = bytes.len();
         let mut broken = false;
-        flow.arrived_for_app(all);
         if let (Stage::Open, Some(app), true) = (&flow.stage, &mut flow.app, flow.to_app.queue.is_empty()) {
             if flow.to_app.sink == Sink::Gone {
                 bytes = &[];

@@ -29,7 +29,7 @@ pub(super) struct Site {
     pub(super) at: Arc<ListenAt>,
     /// Whether the original source address can be used for dials.
     pub(super) is_transparent: bool,
-    /// Whether connections to the application are paced without need.
+    /// Whether connections to the application would be paced without need.
     pub(super) is_paced: bool,
     pub(super) client: Arc<hbone::Options>,
     pub(super) server: Arc<hbone::Options>,
@@ -112,7 +112,15 @@ impl Site {
 
     /// Starts a connection from inside the pod, as `from` if that is given and allowed.
     pub(super) fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
-        let dial = Dial { to, from };
+        self.start(Dial { to, from, hurry: false })
+    }
+
+    /// The same for a connection to the pod's own application.
+    pub(super) fn dial_app(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
+        self.start(Dial { to, from, hurry: self.is_paced && self.netns.is_some() })
+    }
+
+    fn start(&self, dial: Dial) -> Result<Dialling, NetError> {
         let stream = match &self.netns {
             Some(netns) => netns.run(|| dial.socket(&self.socket))??,
             None => dial.socket(&self.socket)?,
@@ -137,11 +145,6 @@ impl Site {
     pub(super) fn end_handshake(&self, source: IpAddr) {
         self.share.give(Kind::Handshakes);
         self.sources.borrow_mut().leave(source);
-    }
-
-    /// Whether its sockets are in the application's namespace.
-    pub(super) fn is_in_pod(&self) -> bool {
-        self.netns.is_some()
     }
 
     /// One more flow or tunnel.

@@ -142,7 +142,7 @@ impl Listener {
     }
 
     /// Whether the namespace's congestion control sends by a timer (BBR does). Between two sockets of one namespace, where nothing can be congested, that is only work:
-    /// such sockets use one that does not: accepted ones inherit it, dialled ones get it by [`Stream::hurry`].
+    /// such sockets use one that does not.
     pub fn is_paced(&self) -> bool {
         self.paced
     }
@@ -216,11 +216,6 @@ impl Stream {
         options.keep_alive(&self.socket)
     }
 
-    /// For a connection within one namespace that turns out to carry much: sends no longer by a timer, see [`Listener::is_paced`].
-    pub fn hurry(&self) {
-        hurry(&self.socket);
-    }
-
     /// Closes with RST instead of FIN: the other side learns that its bytes did not arrive.
     pub fn reset(self) {
         // If this fails the peer gets a FIN, which is what closing without it would give.
@@ -265,6 +260,8 @@ pub struct Dial {
     pub to: SocketAddr,
     /// The address to appear as, if not our own (N-09).
     pub from: Option<IpAddr>,
+    /// Whether the other end is in the same namespace, in which sockets are paced without need: see [`Listener::is_paced`].
+    pub hurry: bool,
 }
 
 /// A dial that was started.
@@ -301,6 +298,9 @@ impl Dial {
         let failed = |step| move |source| NetError::Socket { address: self.to, step, source };
         let socket = &stream.socket;
         socket.set_tcp_nodelay(true).map_err(failed("TCP_NODELAY"))?;
+        if self.hurry {
+            hurry(socket);
+        }
         if let Some(from) = self.from
             && let Err(error) = spoof(socket, from)
         {

@@ -20,7 +20,7 @@ fn accepted(listener: &Listener) -> (Stream, TcpStream) {
 #[test]
 fn a_dialled_connection_gets_keepalive_when_it_is_asked_for() {
     let listener = listener(PLAIN);
-    let dial = Dial { to: listener.local().unwrap(), from: None };
+    let dial = Dial { to: listener.local().unwrap(), from: None, hurry: false };
     let options = SocketOptions { user_timeout: true, ..SocketOptions::default().at_home() };
     let dialled = dial.start(&options).unwrap().stream;
     assert!(!dialled.socket.keepalive().unwrap());
@@ -43,8 +43,8 @@ fn connections_between_neighbours_are_not_paced() {
     let near = listener(ListenOptions { near: true, ..PLAIN });
     let (stream, _other) = accepted(&near);
     assert!(!is_paced(&stream.socket));
-    let dialled = Dial { to: near.local().unwrap(), from: None }.start(&SocketOptions::default().at_home()).unwrap();
-    dialled.stream.hurry();
+    let dialled =
+        Dial { to: near.local().unwrap(), from: None, hurry: true }.start(&SocketOptions::default().at_home()).unwrap();
     assert_eq!(getsockopt(&dialled.stream.socket, TcpCongestion).unwrap(), "reno");
 }
 
