@@ -132,7 +132,7 @@ impl Reader {
     /// Whether the DATA frame of which a piece was handed out last, or an empty one right behind it in `input`, ends `stream`.
     pub(crate) fn end_follows(&self, stream: u32, input: &[u8]) -> bool {
         match self.state {
-            State::Data { left: 0, end: true, .. } => true,
+            State::Data { left: 0, padding, end: true } => input.len() >= usize::from(padding),
             State::Data { left: 0, padding: 0, end: false } => input.first_chunk().is_some_and(|&next| {
                 let head = Head::new(next);
                 head.kind == kind::DATA

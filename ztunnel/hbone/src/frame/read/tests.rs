@@ -166,6 +166,43 @@ fn a_header_block_has_a_limit_in_bytes_and_in_pieces() {
     assert_eq!(refused(&bytes).code(), ErrorCode::ENHANCE_YOUR_CALM);
 }
 
+/// Whether the end is known with the first bytes of the first frame, of which so many bytes of all have come.
+fn foresees(frames: &[Vec<u8>], arrived: usize) -> bool {
+    let bytes = frames.concat();
+    let (mut reader, mut input) = (reader(), &bytes[..arrived.min(bytes.len())]);
+    loop {
+        match reader.next(&mut input).unwrap() {
+            Some(Piece::Data(_)) => return reader.end_follows(1, input),
+            Some(_) => {}
+            None => panic!("no data"),
+        }
+    }
+}
+
+#[test]
+fn an_end_is_foreseen_only_when_all_of_it_has_come() {
+    let data = |flags, payload: &[u8]| frame(kind::DATA, flags, 1, payload);
+    let ended = [data(flag::END_STREAM, b"abc")];
+    assert!(foresees(&ended, 12) && !foresees(&ended, 11));
+    // Two bytes of padding.
+    let padded = [data(flag::END_STREAM | flag::PADDED, b"\x02abc\0\0")];
+    assert!(foresees(&padded, 15) && !foresees(&padded, 14) && !foresees(&padded, 13));
+    let apart = [data(0, b"abc"), data(flag::END_STREAM, b"")];
+    assert!(foresees(&apart, 21) && !foresees(&apart, 20) && !foresees(&apart, 12));
+    for other in [
+        data(0, b""),
+        data(flag::END_STREAM, b"d"),
+        frame(kind::DATA, flag::END_STREAM, 3, b""),
+        frame(kind::HEADERS, flag::END_STREAM, 1, b""),
+    ] {
+        assert!(!foresees(&[data(0, b"abc"), other.clone()], 100), "{other:?}");
+    }
+    assert!(
+        !foresees(&[data(flag::PADDED, b"\x01abc\0"), data(flag::END_STREAM, b"")], 100),
+        "not looked for behind padding"
+    );
+}
+
 #[test]
 fn an_absurd_settings_frame_is_refused_by_its_header() {
     let header = &frame(kind::SETTINGS, 0, 0, &[0; 65 * 6])[..9];
