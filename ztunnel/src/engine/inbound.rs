@@ -177,7 +177,7 @@ impl Worker {
         let watched = self.poll.add_edge(&stream, Token::App(key));
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.app = Some(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
-        self.young.push_back((self.now, key));
+        self.young.enter(self.now, key);
         match (watched, connected) {
             (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
             (Ok(()), true) => self.app_connected(key),

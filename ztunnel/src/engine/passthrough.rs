@@ -73,7 +73,7 @@ impl Worker {
         let (stream, connected) = (dialling.stream, dialling.connected);
         let watched = self.poll.add_edge(&stream, Token::Far(key));
         flow.far = Far::Socket(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
-        self.young.push_back((self.now, key));
+        self.young.enter(self.now, key);
         match (watched, connected) {
             (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
             (Ok(()), true) => self.far_connected(key),
