@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use harness::{Bed, Pod, Suite, mesh};
+use harness::{Bed, Pod, Suite, mesh, wait};
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/dataplane-mode: ambient}}}
@@ -132,7 +132,9 @@ fn same_port(bed: &mut Bed) -> Result<()> {
         let mut talk = client.talk(&["peer", "talk", &to])?;
         talk.hear()?;
         talk.ask("is this delivered?")?;
-        let port = port_seen(bed.pod("demo/far")?)?.to_string();
+        // An earlier connection may still be closing.
+        let far = bed.pod("demo/far")?;
+        let port = wait::until("one connection to the application", wait::PATIENCE, || port_seen(far))?.to_string();
         let curl = ["curl", "-sS", "--max-time", "10", "--http0.9", "--local-port", &port, &format!("http://{to}/")];
         let said = client.run(&curl)?.good().with_context(|| format!("a connection from port {port}"))?;
         ensure!(said.contains("no such purpose"), "{said}");

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Options of sockets, as the kernel sees them.
+
 use std::io::Read as _;
 use std::net::TcpStream;
 
@@ -38,6 +40,15 @@ fn accepted_connections_inherit_keepalive() {
     assert!(stream.socket.keepalive().unwrap());
 }
 
+/// Gives a socket a congestion control that paces, if the kernel lets us; most have no such one by themselves.
+fn pace(socket: &Socket) {
+    if let Err(error) = setsockopt(socket, TcpCongestion, &OsString::from("bbr")) {
+        eprintln!("no socket is paced here, so that none is any longer shows little: bbr: {error}");
+    } else {
+        assert!(is_paced(socket));
+    }
+}
+
 #[test]
 fn connections_between_neighbours_are_not_paced() {
     let near = listener(ListenOptions { near: true, ..PLAIN });
@@ -49,11 +60,32 @@ fn connections_between_neighbours_are_not_paced() {
 }
 
 #[test]
+fn accepted_connections_inherit_that_their_listener_is_not_paced() {
+    let near = listener(PLAIN);
+    pace(&near.socket);
+    hurry(&near.socket);
+    let (stream, _other) = accepted(&near);
+    assert_eq!(getsockopt(&stream.socket, TcpCongestion).unwrap(), "reno");
+}
+
+#[test]
 fn bytes_before_an_end_arrive_with_it() {
-    let (stream, mut other) = accepted(&listener(PLAIN));
-    assert_eq!(stream.write_before_end(b"answer").unwrap(), 6);
-    stream.finish().unwrap();
-    let mut arrived = Vec::new();
-    other.read_to_end(&mut arrived).unwrap();
-    assert_eq!(arrived, b"answer");
+    let (witness, mut heard) = accepted(&listener(PLAIN));
+    let mut is_held_back = || {
+        let (stream, mut other) = accepted(&listener(PLAIN));
+        assert_eq!(stream.write_before_end(b"answer").unwrap(), 6);
+        // What is sent after them elsewhere has arrived.
+        assert_eq!(witness.write(b"x").unwrap(), 1);
+        heard.read_exact(&mut [0]).unwrap();
+        other.set_nonblocking(true).unwrap();
+        let early = other.peek(&mut [0]).map_err(|error| error.kind());
+        stream.finish().unwrap();
+        other.set_nonblocking(false).unwrap();
+        let mut arrived = Vec::new();
+        other.read_to_end(&mut arrived).unwrap();
+        assert_eq!(arrived, b"answer");
+        early == Err(io::ErrorKind::WouldBlock)
+    };
+    // The kernel holds them back for 200 ms at most, and a busy machine may keep us from looking as long as that.
+    assert!((0..20).any(|_| is_held_back()), "they never wait for the end");
 }
