@@ -137,7 +137,8 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
     println!("{}", report::machine());
     let world = World::create(&arguments.place.state).context("build the world")?;
     let mut rig = Rig::build(world, &variants)?;
-    let mut results = Results { resident: rig.resident.clone(), ..Results::default() };
+    let mut results = Results::default();
+    results.resident.clone_from(&rig.resident);
     for round in 0..rounds {
         for (place, case) in &cases {
             eprint!("round {} of {rounds}: {:<11}", round + 1, case.name);
