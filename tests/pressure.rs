@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pressure on the edges: programs killed at random moments under load, and pods that come and go by the dozen.
 //!
-//! Longer runs by hand: `PRESSURE_SECONDS=120` for the pods that come and go (20 s otherwise), `PRESSURE_RATE` for how many of them a second (20),
+//! Longer runs by hand: `PRESSURE_SECONDS=120` for the pods that come and go (20 s otherwise), `PRESSURE_RATE` for how many of them a second (20; a slow machine takes longer),
 //! `PRESSURE_ROUNDS` for the killed proxies (6), `PRESSURE_SEED` to have chance choose as in an earlier run.
 
 #[path = "pressure/chance.rs"]

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! TCP between enrolled pods, and between them and pods outside the mesh: across nodes and on one, IPv4 and IPv6.
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+};
 
-use anyhow::{Result, ensure};
-use harness::{Bed, Suite, mesh};
+use anyhow::{Context, Result, ensure};
+use harness::{Bed, Pod, Suite, mesh, wait};
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/dataplane-mode: ambient}}}
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         .test("nothing_of_it_is_readable_between_the_nodes", unreadable)
         .test("a_pod_of_the_mesh_reaches_pods_outside_it_in_the_clear", to_outside)
         .test("a_pod_outside_the_mesh_reaches_pods_in_it", from_outside)
+        .test("a_client_outside_the_mesh_may_use_a_port_that_a_proxy_uses_in_its_name", same_port)
         .test("a_pod_reaches_itself_by_loopback_and_by_its_own_address", itself)
         .test("a_port_nobody_listens_on_ends_the_connection", nobody_listens)
         .test("a_pod_reaches_the_network_of_its_node", to_the_node)
@@ -86,8 +90,7 @@ fn carried(bed: &mut Bed, to: &str, family: usize) -> Result<()> {
 fn unreadable(bed: &mut Bed) -> Result<()> {
     for address in bed.pod("demo/far")?.addresses() {
         let capture = bed.world.listen()?;
-        let mut talk =
-            bed.pod("demo/client")?.talk(&["peer", "talk", &std::net::SocketAddr::new(address, 9000).to_string()])?;
+        let mut talk = bed.pod("demo/client")?.talk(&["peer", "talk", &SocketAddr::new(address, 9000).to_string()])?;
         talk.hear()?;
         let said = talk.ask("nobody else may read this")?;
         ensure!(said == "nobody else may read this", "{said}");
@@ -119,6 +122,38 @@ fn from_outside(bed: &mut Bed) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The proxy brings a connection to the application under its client's address and a port that it chooses; the client chooses the same for the next one.
+fn same_port(bed: &mut Bed) -> Result<()> {
+    let client = bed.pod("plain/stranger")?;
+    for address in bed.pod("demo/far")?.addresses() {
+        let to = SocketAddr::new(address, 9000).to_string();
+        let mut talk = client.talk(&["peer", "talk", &to])?;
+        talk.hear()?;
+        talk.ask("is this delivered?")?;
+        // An earlier connection may still be closing.
+        let far = bed.pod("demo/far")?;
+        let port = wait::until("one connection to the application", wait::PATIENCE, || port_seen(far))?.to_string();
+        let curl = ["curl", "-sS", "--max-time", "10", "--http0.9", "--local-port", &port, &format!("http://{to}/")];
+        let said = client.run(&curl)?.good().with_context(|| format!("a connection from port {port}"))?;
+        ensure!(said.contains("no such purpose"), "{said}");
+        ensure!(talk.ask("still there?")? == "still there?", "the first connection");
+    }
+    Ok(())
+}
+
+/// The client's port of the one connection that is open to the application of a pod.
+fn port_seen(pod: &Pod) -> Result<u16> {
+    let table = pod.run(&["cat", "/proc/net/tcp6"])?.good()?;
+    let mut open = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // 9000 and ESTABLISHED.
+        (fields.get(1)?.ends_with(":2328") && *fields.get(3)? == "01").then(|| fields[2].rsplit(':').next())?
+    });
+    let port = open.next().context("no connection to the application")?;
+    ensure!(open.next().is_none(), "more than one connection to the application:\n{table}");
+    Ok(u16::from_str_radix(port, 16)?)
 }
 
 fn itself(bed: &mut Bed) -> Result<()> {

@@ -48,6 +48,9 @@ pub mod port {
 pub mod mark {
     /// On every socket the node proxy has in a pod (ztunnel.md N-03, cni-agent.md §0): 1337.
     pub const PROXY: u32 = 0x539;
+    /// Besides [`PROXY`], on sockets with the client's source address: the rules of our agent track these apart, so that the client may have the same ports
+    /// for a connection of its own. It lies beyond [`MASK`], where Istio's rules do not look.
+    pub const IN_CLIENT_S_NAME: u32 = 0x1000;
     /// On connections, and from there on packets, that belong to a leg with the client's source address (ztunnel.md N-14, cni-agent.md §0).
     pub const TRANSPARENT: u32 = 0x111;
     /// Which bits of a packet mark count (cni-agent.md §0).

@@ -4,11 +4,14 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Bed, http, netns::Netns, wait};
+use harness::{
+    Bed, http,
+    netns::Netns,
+    wait::{self, LONG_PATIENCE},
+};
 
 use crate::unharmed;
 
@@ -31,16 +34,16 @@ fn ports(bed: &Bed) -> Result<Vec<(&Netns, u16, &'static str)>> {
 fn connect(netns: &Netns, port: u16, count: usize) -> Result<Vec<TcpStream>> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let one = |_| {
-        let stream = TcpStream::connect_timeout(&address, LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        let stream = TcpStream::connect_timeout(&address, LONG_PATIENCE)?;
+        stream.set_read_timeout(Some(LONG_PATIENCE))?;
+        stream.set_write_timeout(Some(LONG_PATIENCE))?;
         Ok(stream)
     };
     netns.run(|| (0..count).map(one).collect::<Result<_>>()).with_context(|| format!("connect to port {port}"))
 }
 
 fn answers(netns: &Netns, port: u16, path: &str) -> Result<()> {
-    wait::until(&format!("an answer of port {port}"), LIMIT, || {
+    wait::until(&format!("an answer of port {port}"), LONG_PATIENCE, || {
         let answer = http::fetch(netns, "GET", SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path)?;
         ensure!(answer.status == 200, "{path} says {}: {:.200}", answer.status, answer.body);
         Ok(())
@@ -100,5 +103,3 @@ pub(crate) fn absurd(bed: &mut Bed) -> Result<()> {
         Ok(())
     })
 }
-
-const LIMIT: Duration = Duration::from_secs(20);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The CA refuses one node: whoever has a certificate goes on, whoever has none is told why, and once it is well it is well.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use harness::{Bed, wait};
 
@@ -38,7 +36,7 @@ pub(crate) fn refuses(bed: &mut Bed) -> Result<()> {
         carried(bed)?;
 
         bed.world.put(proxy)?;
-        wait::until("the CA to be heard again", Duration::from_secs(30), || late(bed)?.good())?;
+        wait::until("the CA to be heard again", wait::LONG_PATIENCE, || late(bed)?.good())?;
         bed.world.delete_pod("demo/late")
     })
 }

@@ -10,6 +10,9 @@ use anyhow::{Result, bail};
 
 /// How long anything of the world may take before it counts as failed. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where the test itself keeps the machine busy. Of one that others keep busy as well it may have a hundredth part, and who waits for what never comes
+/// fails anyway.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks `look` until it says yes; the error names `what` and the last thing that was seen instead.
 pub fn until<T, E: Display>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T, E>) -> Result<T> {

@@ -44,7 +44,12 @@ pub(crate) fn hbone_port(siege: &mut Siege) -> Result<()> {
 
 /// On these ports only redirected connections have a destination. Whoever comes otherwise would go round in circles.
 pub(crate) fn redirect_ports(siege: &mut Siege) -> Result<()> {
-    let expected = ["garbage", "http", "half-garbage"].map(|name| (name, "refused"));
+    // Whoever waits for an end is given one, whatever comes or does not.
+    let refused =
+        ["garbage", "http", "half-garbage", "half-close", "mute", "slow-for-ever"].map(|name| (name, "refused"));
+    // Whoever leaves at once may be faster than the refusal.
+    let hasty = ["silence", "reset", "reset-behind-a-hello"].map(|name| (name, "left"));
+    let all = [&refused[..], &hasty].concat();
     let server = siege.bed.pod("demo/server")?.v4;
     let (outside, inside) = (|port| format!("{server}:{port}"), |port| format!("127.0.0.1:{port}"));
     for (from, to, node) in [
@@ -56,8 +61,14 @@ pub(crate) fn redirect_ports(siege: &mut Siege) -> Result<()> {
         ("demo/mallory", inside(15001), "n1"),
     ] {
         let mark = siege.mark(node)?;
-        let words = siege.words("demo/server", &to, &words("raw", &expected))?;
-        siege.endure(from, &words)?.all(&expected)?;
+        let words = siege.words("demo/server", &to, &words("raw", &all))?;
+        let report = siege.endure(from, &words)?;
+        report.all(&refused)?;
+        for (name, left) in hasty {
+            let fates = report.fates.get(name).map_or(&[][..], Vec::as_slice);
+            let is_over = |fate: &String| fate == left || fate == "refused";
+            ensure!(!fates.is_empty() && fates.iter().all(is_over), "{name} at {to} from {from}: {fates:?}");
+        }
         siege.logged(node, mark, &["attempted recursive call to ourselves"])?;
     }
     Ok(())

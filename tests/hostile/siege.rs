@@ -32,8 +32,6 @@ const OBJECTS: &str = "
 ---
 {apiVersion: v1, kind: Pod, metadata: {namespace: plain, name: visitor}, spec: {nodeName: n1}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {namespace: plain, name: bystander}, spec: {nodeName: n1}}
----
 {apiVersion: v1, kind: Pod, metadata: {namespace: plain, name: poser}, spec: {nodeName: n2}}
 ---
 apiVersion: v1
@@ -124,7 +122,7 @@ impl Siege {
         let mut siege = Self { bed, standing: Vec::new(), start: BTreeMap::new() };
         // Between other pods; from another pod to the victim; and one that is no pod of the mesh.
         for (from, to) in
-            [("demo/alice", "demo/other"), ("demo/mallory", "demo/server"), ("plain/bystander", "demo/server")]
+            [("demo/alice", "demo/other"), ("demo/mallory", "demo/server"), ("plain/visitor", "demo/server")]
         {
             let mut talk = siege.bed.pod(from)?.talk(&["peer", "talk", &siege.app(to)?])?;
             talk.hear()?;
@@ -182,10 +180,8 @@ impl Siege {
             let answer = talk.ask("still there?").with_context(|| format!("the standing connection of {from}"))?;
             ensure!(answer == "still there?", "the standing connection of {from}: {answer}");
         }
-        // The bystander never has a tunnel. The proxy gives its connections to applications their client's address, so an address that comes in both ways may meet
-        // its own double: the kernel takes one for the other until it has forgotten it.
         for (from, to) in
-            [("demo/alice", "demo/other"), ("demo/alice", "demo/server"), ("plain/bystander", "demo/server")]
+            [("demo/alice", "demo/other"), ("demo/alice", "demo/server"), ("plain/visitor", "demo/server")]
         {
             let said = self.bed.who(from, self.bed.pod(to)?.v4.into(), APP)?;
             said.good().with_context(|| format!("a new connection of {from} to {to}"))?;

@@ -36,7 +36,12 @@ pub(crate) fn line(stream: &TcpStream) -> Result<String> {
     let mut reader = stream;
     loop {
         let mut byte = [0];
-        let read = reader.read(&mut byte).context("receive")?;
+        let read = match reader.read(&mut byte) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                bail!("no answer within {:?}", stream.read_timeout()?.unwrap_or_default())
+            }
+            read => read.context("receive")?,
+        };
         if read == 0 || byte[0] == b'\n' {
             ensure!(read > 0 || !answer.is_empty(), "the connection was closed before an answer came");
             return Ok(String::from_utf8_lossy(&answer).into_owned());

@@ -60,7 +60,7 @@ struct Member {
 /// The figures of a run.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    made: u64,
+    pub(crate) made: u64,
     deleted: usize,
     /// Sandboxes that were refused and tried again.
     refused: u64,
@@ -78,15 +78,15 @@ impl Churn {
         Self { may_stutter: true, ..Self::default() }
     }
 
-    /// Has pods come and go, `rate` of them a second, as long as `lasts` and nobody says that it is over; in the end the last ones stand.
-    pub(crate) fn run(&self, world: &World, rate: u64, lasts: Duration) -> Result<Figures> {
+    /// Has so many pods come and go, `rate` of them a second if the machine can, as long as nobody says that it is over; in the end the last ones stand.
+    pub(crate) fn run(&self, world: &World, rate: u64, count: u64) -> Result<Figures> {
         let (start, first) = (Instant::now(), self.begun.load(Ordering::Acquire));
         let (made, gone) = (self.made(), lock(&self.deleted).len());
         let due = |number: u64| Duration::from_micros((number - first) * 1_000_000 / rate);
         let kubelet = || -> Result<()> {
             loop {
                 let number = self.begun.fetch_add(1, Ordering::AcqRel);
-                let is_over = || self.is_over.load(Ordering::Acquire) || start.elapsed() >= lasts;
+                let is_over = || self.is_over.load(Ordering::Acquire) || number - first >= count;
                 while start.elapsed() < due(number) && !is_over() {
                     wait::pause();
                 }
@@ -118,7 +118,7 @@ impl Churn {
     /// Has pods come and go, not quite as fast, until `work` is done.
     pub(crate) fn during(&self, world: &World, work: impl FnOnce() -> Result<()>) -> Result<()> {
         thread::scope(|scope| {
-            let running = scope.spawn(|| self.run(world, 8, 10 * PATIENCE));
+            let running = scope.spawn(|| self.run(world, 8, u64::MAX));
             let done = work();
             self.end();
             let figures = running.join().map_err(|_| anyhow!("the churn panicked"))?;

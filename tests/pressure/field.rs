@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What all of these tests share: a client and a server on each node, two pods outside the mesh, and how much the programs used at the start.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use harness::{Bed, World, process::Dialogue};
 
 use crate::{chance::Chance, load::Load, usage::Usage};
 
-/// How long pods and traffic may take. Of a machine that others keep busy this may be a hundredth part, and who waits for what never comes fails anyway.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// How long pods and traffic may take.
+pub(crate) use harness::wait::LONG_PATIENCE as PATIENCE;
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/dataplane-mode: ambient}}}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that come and go by the dozen, with and without the agent of a node killed meanwhile.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use harness::{Bed, Mesh, World, wait};
@@ -14,13 +14,14 @@ use crate::{
     usage::{self, Slack, Usage},
 };
 
-/// Twenty a second, as long as `PRESSURE_SECONDS` says.
+/// As many as twenty a second are in `PRESSURE_SECONDS`. That they come and go so fast is not asserted, for how fast they do is what the machine makes of it: a slow
+/// one takes longer. It is printed.
 pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
     let Field { bed, .. } = field;
     let rate = setting("PRESSURE_RATE", 20);
     let churn = Churn::default();
     // Whatever is made once and kept is made now.
-    churn.run(&bed.world, rate, Duration::from_secs(5)).context("warming up")?;
+    churn.run(&bed.world, rate, 5 * rate).context("warming up")?;
     churn.clear(&bed.world)?;
     churn.is_gone(&bed.world)?;
     let before = field.start.comes_back(bed, Slack { descriptors: 8, kilobytes: 32 << 10 })?;
@@ -29,7 +30,8 @@ pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
     let mut neighbours = Load::start(bed, 1, 20)?;
     neighbours.goes_on(1)?;
     let mut open = Open::all(bed)?;
-    let figures = churn.run(&bed.world, rate, Duration::from_secs(setting("PRESSURE_SECONDS", 20)))?;
+    let count = rate * setting("PRESSURE_SECONDS", 20);
+    let figures = churn.run(&bed.world, rate, count)?;
     println!("    {figures}");
     churn.clear(&bed.world)?;
     let took = churn.is_gone(&bed.world)?;
@@ -38,6 +40,7 @@ pub(crate) fn come_and_go(field: &mut Field) -> Result<()> {
     neighbours.stop()?.is_clean().context("neighbours")?;
     open.live()?;
     drop(open);
+    ensure!(figures.made == count, "not the {count} pods that were asked for: {figures}");
     ensure!(figures.hasty == 0, "sandboxes were refused before their time was over: {figures}");
 
     let after = before.comes_back(bed, Slack { descriptors: 8, kilobytes: 8 << 10 })?;

@@ -80,12 +80,10 @@ pub enum Admission {
 impl Config {
     /// The version a configuration claims, whatever else is in it, for the errors about it.
     pub fn claimed_version(input: &[u8]) -> String {
-        #[derive(Deserialize)]
-        struct Claim {
-            #[serde(rename = "cniVersion", default)]
-            version: Option<String>,
-        }
-        serde_json::from_slice::<Claim>(input).ok().and_then(|claim| claim.version).unwrap_or_default()
+        // As an object, like [`Config::parse`]: of a member given twice both mean the last one.
+        let object: Option<Map<String, Value>> = serde_json::from_slice(input).ok();
+        let claimed = object.as_ref().and_then(|object| object.get("cniVersion")).and_then(Value::as_str);
+        claimed.unwrap_or_default().to_owned()
     }
 
     /// Reads and checks it.

@@ -60,6 +60,9 @@ fn encode_one(one: &Expression) -> (String, Attributes) {
         Expression::Store { register, to: Target::Conntrack(key) } => {
             ("ct", empty.number(CT_KEY, *key).number(CT_SREG, *register))
         }
+        Expression::Store { register, to: Target::ConntrackOriginal(key) } => {
+            ("ct", empty.number(CT_KEY, *key).number(CT_SREG, *register).bytes(CT_DIRECTION, &[ORIGINAL]))
+        }
         Expression::Redirect { first_port, last_port, flags } => (
             "redir",
             empty.number(REDIR_PROTO_MIN, *first_port).number(REDIR_PROTO_MAX, *last_port).number(REDIR_FLAGS, *flags),
@@ -114,10 +117,14 @@ fn decode_one(element: &[u8]) -> Result<Expression, RulesError> {
 fn known(name: &str, fields: &Fields<'_>) -> Result<Option<Expression>, RulesError> {
     Ok(match name {
         "meta" => load_or_store(fields, (META_DREG, META_KEY, META_SREG), Source::Meta, Target::Meta)?,
-        // A direction makes it another question than ours.
-        "ct" if fields.bytes(CT_DIRECTION).is_none() => {
-            load_or_store(fields, (CT_DREG, CT_KEY, CT_SREG), Source::Conntrack, Target::Conntrack)?
-        }
+        "ct" => match (fields.bytes(CT_DIRECTION), fields.number(CT_DREG)?) {
+            (None, _) => load_or_store(fields, (CT_DREG, CT_KEY, CT_SREG), Source::Conntrack, Target::Conntrack)?,
+            (Some([ORIGINAL]), None) => {
+                load_or_store(fields, (CT_DREG, CT_KEY, CT_SREG), Source::Conntrack, Target::ConntrackOriginal)?
+            }
+            // We never ask about one direction.
+            _ => None,
+        },
         "payload" if fields.bytes(PAYLOAD_SREG).is_none() => {
             let source = (fields.number(PAYLOAD_BASE)?, fields.number(PAYLOAD_OFFSET)?, fields.number(PAYLOAD_LEN)?);
             match (fields.number(PAYLOAD_DREG)?, source) {
@@ -237,6 +244,8 @@ const CT_DREG: u16 = 1;
 const CT_KEY: u16 = 2;
 const CT_DIRECTION: u16 = 3;
 const CT_SREG: u16 = 4;
+/// `IP_CT_DIR_ORIGINAL`
+const ORIGINAL: u8 = 0;
 const PAYLOAD_DREG: u16 = 1;
 const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;

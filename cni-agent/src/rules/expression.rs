@@ -65,6 +65,8 @@ pub(crate) enum Source {
 pub(crate) enum Target {
     Meta(u32),
     Conntrack(u32),
+    /// Of the direction in which the connection was opened.
+    ConntrackOriginal(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,12 +146,15 @@ impl Lowering {
                 self.load(Source::Conntrack(CT_MARK));
                 self.expressions.push(Expression::Store { register: R1, to: Target::Meta(META_MARK) });
             }
-            Action::Zone(zone) => {
-                self.expressions.push(Expression::Immediate { register: R1, value: zone.to_ne_bytes().to_vec() });
-                self.expressions.push(Expression::Store { register: R1, to: Target::Conntrack(CT_ZONE) });
-            }
+            Action::Zone(zone) => self.zone(*zone, Target::Conntrack(CT_ZONE)),
+            Action::ZoneOneWay(zone) => self.zone(*zone, Target::ConntrackOriginal(CT_ZONE)),
         }
         self.expressions
+    }
+
+    fn zone(&mut self, zone: u16, to: Target) {
+        self.expressions.push(Expression::Immediate { register: R1, value: zone.to_ne_bytes().to_vec() });
+        self.expressions.push(Expression::Store { register: R1, to });
     }
 
     fn family(&mut self, family: u8) {
@@ -269,6 +274,9 @@ impl fmt::Display for Expression {
             }
             Self::Store { register, to: Target::Conntrack(key) } => {
                 write!(f, "ct set {} with reg {register}", ct_name(*key))
+            }
+            Self::Store { register, to: Target::ConntrackOriginal(key) } => {
+                write!(f, "ct set {} with reg {register}, dir original", ct_name(*key))
             }
             Self::Redirect { first_port, last_port, flags } => {
                 write!(f, "redir proto_min reg {first_port} proto_max reg {last_port} flags 0x{flags:x}")

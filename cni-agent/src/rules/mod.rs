@@ -12,6 +12,8 @@ mod compare;
 mod error;
 mod expression;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod netlink;
 mod nft;
 mod overrides;

@@ -150,7 +150,7 @@ impl Netlink {
 
 impl Answer {
     /// An acknowledgement, or the kernel's reason against it.
-    fn outcome(&self, purpose: &str) -> Result<(), RulesError> {
+    pub(super) fn outcome(&self, purpose: &str) -> Result<(), RulesError> {
         let Some((code, rest)) = self.payload.split_first_chunk::<4>() else {
             return Err(RulesError::Malformed { what: "an acknowledgement" });
         };
@@ -179,7 +179,7 @@ impl Answer {
 }
 
 /// Takes a datagram apart.
-fn split(datagram: &[u8], answers: &mut Vec<Answer>) -> Result<(), RulesError> {
+pub(super) fn split(datagram: &[u8], answers: &mut Vec<Answer>) -> Result<(), RulesError> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let broken = RulesError::Malformed { what: "a message's length" };

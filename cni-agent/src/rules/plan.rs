@@ -9,6 +9,11 @@
 //! - Our nat base chains have names of their own and come one step earlier (priority -101). Among nat chains of equal priority the one registered last
 //!   wins, so a program that adds its own later would go first; and Istio's agent can still add its `prerouting` and `output` at -100 to the same table,
 //!   which it could not if ours bore those names at another priority (the kernel refuses to move a base chain).
+//! - Connections that the proxy opens in a client's name are tracked apart from those the client opens itself. Both lead from the client's address to the
+//!   application, and their ports are chosen by two parties that do not know of each other. Where they chose the same, the kernel would take the second
+//!   for a part of the first: a client that came second would get no answer, one that came first would be reset. Connections opened under this rule
+//!   need it as long as they live. So it has a table of its own, which Istio's agent does not touch; and it goes by a mark that only our proxy sets, so
+//!   that what Istio's has open survives a take-over. What our proxy opened before the rule stood does not: replace the agent before the proxy.
 //! - Tables the plan has no use for are planned as absent, so that one left over from earlier options is found and taken out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -58,6 +63,8 @@ pub struct Options {
     pub ports: Ports,
     /// The mark of the proxy's own sockets.
     pub proxy_mark: Marked,
+    /// The mark of those of them that have the source address of a remote client.
+    pub in_client_s_name: Marked,
     /// The mark of connections the proxy made to the application in the name of a remote client.
     pub delivery_mark: Marked,
 }
@@ -96,6 +103,10 @@ impl Default for Options {
                 dns: port::DNS,
             },
             proxy_mark: Marked { value: mark::PROXY, mask: mark::MASK },
+            in_client_s_name: Marked {
+                value: mark::PROXY | mark::IN_CLIENT_S_NAME,
+                mask: mark::MASK | mark::IN_CLIENT_S_NAME,
+            },
             delivery_mark: Marked { value: mark::TRANSPARENT, mask: mark::MASK },
         }
     }
@@ -109,6 +120,7 @@ impl Plan {
         if options.dns_capture {
             tables.push(raw(options));
         }
+        tables.push(delivery(options));
         Self {
             tables,
             policy_route: PolicyRoute {
@@ -258,6 +270,21 @@ fn raw(options: &Options) -> Table {
     }
 }
 
+/// Only one way: the application's answers bear no mark by which they could be told.
+fn delivery(options: &Options) -> Table {
+    Table {
+        name: DELIVERY_TABLE,
+        chains: vec![Chain {
+            name: "output",
+            base: Some(Base { kind: ChainKind::Filter, hook: Hook::Output, priority: RAW_PRIORITY }),
+            rules: vec![rule(
+                [Match::PacketMark(Is::Equal, options.in_client_s_name)],
+                Action::ZoneOneWay(DELIVERY_ZONE),
+            )],
+        }],
+    }
+}
+
 fn rule(matches: impl IntoIterator<Item = Match>, action: Action) -> Rule {
     Rule { matches: matches.into_iter().collect(), action }
 }
@@ -287,8 +314,10 @@ fn families(options: &Options, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item
 pub(crate) const NAT_TABLE: &str = "istio-ambient-nat";
 pub(crate) const MANGLE_TABLE: &str = "istio-ambient-mangle";
 pub(crate) const RAW_TABLE: &str = "istio-ambient-raw";
+/// Ours alone.
+pub(crate) const DELIVERY_TABLE: &str = "lateen-delivery";
 /// Every table that may be ours, whether or not a plan uses it.
-pub(crate) const OUR_TABLES: [&str; 3] = [NAT_TABLE, MANGLE_TABLE, RAW_TABLE];
+pub(crate) const OUR_TABLES: [&str; 4] = [NAT_TABLE, MANGLE_TABLE, RAW_TABLE, DELIVERY_TABLE];
 pub(crate) const PREROUTING: &str = "istio-prerouting";
 pub(crate) const OUTPUT: &str = "istio-output";
 /// Our own names for the nat base chains: see the head of this file.
@@ -300,6 +329,7 @@ const MANGLE_PRIORITY: i32 = -150;
 const RAW_PRIORITY: i32 = -300;
 const DNS_PORT: u16 = 53;
 const DNS_ZONE: u16 = 1;
+const DELIVERY_ZONE: u16 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -170,7 +170,7 @@ fn find(netlink: &Netlink, family: Family, planned: &PolicyRoute, loopback: u32)
 }
 
 /// What cannot be parsed is a rule of a kind that ours is not.
-fn is_ours(payload: &[u8], planned: &PolicyRoute) -> bool {
+pub(super) fn is_ours(payload: &[u8], planned: &PolicyRoute) -> bool {
     let Ok(found) = RuleMessage::parse(payload) else { return false };
     let Marked { value, mask } = planned.mark;
     let has = |wanted: RuleAttribute| found.attributes.contains(&wanted);
@@ -195,7 +195,7 @@ fn is_ours(payload: &[u8], planned: &PolicyRoute) -> bool {
         && !found.attributes.iter().any(narrower)
 }
 
-fn is_local_default(payload: &[u8], planned: &PolicyRoute, loopback: u32) -> bool {
+pub(super) fn is_local_default(payload: &[u8], planned: &PolicyRoute, loopback: u32) -> bool {
     let Ok(found) = RouteMessage::parse(payload) else { return false };
     let has = |wanted: RouteAttribute| found.attributes.contains(&wanted);
     found.header.kind == RouteType::Local

@@ -96,5 +96,8 @@ pub(crate) enum Action {
     MarkConnection(Marked),
     /// Copies the connection's mark to the packet.
     RestoreMark,
+    /// The connection is tracked in this zone.
     Zone(u16),
+    /// Only the direction this packet has is: answers are found as always, by whoever sends them.
+    ZoneOneWay(u16),
 }

@@ -45,14 +45,14 @@ pub(super) fn count(plan: &Plan) -> Result<ProxiedConnections, RulesError> {
     Ok(counted)
 }
 
-struct Socket {
+pub(super) struct Socket {
     local_port: u16,
     remote_port: u16,
     mark: u32,
 }
 
 impl Socket {
-    fn parse(payload: &[u8]) -> Result<Self, RulesError> {
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, RulesError> {
         let incomplete = RulesError::Malformed { what: "a description of a socket" };
         let Some((fixed, list)) = payload.split_first_chunk::<DESCRIPTION>() else { return Err(incomplete) };
         let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);

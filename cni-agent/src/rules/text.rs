@@ -79,6 +79,7 @@ impl fmt::Display for Rule {
             }
             Action::RestoreMark => write!(f, "meta mark set ct mark"),
             Action::Zone(zone) => write!(f, "ct zone set {zone}"),
+            Action::ZoneOneWay(zone) => write!(f, "ct original zone set {zone}"),
         }
     }
 }

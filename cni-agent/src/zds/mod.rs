@@ -4,6 +4,8 @@
 //! `session` is one proxy's conversation, pure; `server` keeps the list of pods and carries the conversations. Flow: the proxy says hello, is given the
 //! whole list, and then every change; each message is answered before the next is sent. New pods go to the newest proxy, removals to all.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod server;
 mod session;
 

@@ -44,6 +44,8 @@ fn waits(listener: &Socket, patience: Duration) -> bool {
 pub(crate) struct Client {
     pub(crate) mark: u32,
     pub(crate) from: Option<IpAddr>,
+    /// Of `from`; 0 leaves it to the kernel.
+    pub(crate) from_port: u16,
     /// `from` is not an address of this namespace.
     pub(crate) transparent: bool,
 }
@@ -59,7 +61,7 @@ impl Client {
             socket.set_ip_transparent_v4(true).unwrap();
         }
         if let Some(from) = self.from {
-            socket.bind(&SockAddr::from(SocketAddr::from((from, 0)))).unwrap();
+            socket.bind(&SockAddr::from(SocketAddr::from((from, self.from_port)))).unwrap();
         }
         socket.connect_timeout(&to.into(), PATIENCE).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
         let stream = TcpStream::from(socket);

@@ -19,6 +19,7 @@ crate::tests![
     connections_open_before_enrolment_go_on,
     redirected_connections_survive_a_repair_and_a_release,
     a_delivery_in_the_client_s_name_comes_back_to_the_proxy,
+    a_client_s_own_connection_and_one_made_in_its_name_may_have_the_same_ports,
     a_probe_passes_by_the_proxy,
     name_queries_are_redirected_only_when_that_is_switched_on,
     without_ipv6_only_ipv4_is_redirected,
@@ -29,6 +30,7 @@ crate::tests![
 
 const SERVICE: u16 = 7000;
 const PROXY_MARK: u32 = 0x539;
+const DELIVERY_MARK: u32 = 0x1539;
 
 fn enrolled(options: &Options) -> (Pod, Plan) {
     let (pod, plan) = (Pod::wired(), Plan::new(options));
@@ -155,17 +157,47 @@ fn a_delivery_in_the_client_s_name_comes_back_to_the_proxy() {
     let elsewhere =
         [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))];
     let mut pairs = Vec::new();
-    for (client, address) in elsewhere.into_iter().zip(POD) {
-        let proxy = Client { mark: PROXY_MARK, from: Some(client), transparent: true };
+    // Istio's proxy has only the one mark.
+    for (mark, (client, address)) in [PROXY_MARK, DELIVERY_MARK]
+        .into_iter()
+        .flat_map(|mark| elsewhere.into_iter().zip(POD).map(move |to| (mark, to)))
+    {
+        let proxy = Client { mark, from: Some(client), transparent: true, ..Client::default() };
         let leg = pod.run(|| proxy.connect((address, SERVICE).into()));
         let taken = accept(&application);
         assert_eq!(peer(&taken), client);
         talk(&leg, &taken, "delivered");
         pairs.push((leg, taken));
     }
-    assert_eq!(proxied_connections(pod.as_fd(), &plan).unwrap().opened, 2);
+    assert_eq!(proxied_connections(pod.as_fd(), &plan).unwrap().opened, 4);
     release_redirects(pod.as_fd()).unwrap();
     pairs.iter().for_each(|(leg, taken)| talk(leg, taken, "delivered, released"));
+}
+
+fn a_client_s_own_connection_and_one_made_in_its_name_may_have_the_same_ports() {
+    // A gateway's are not redirected: the application has both.
+    let pod = Pod::wired();
+    let (application, proxy) = pod.run(|| (listen(SERVICE), listen(15006)));
+    for bypass_inbound in [false, true] {
+        apply(pod.as_fd(), &Plan::new(&Options { bypass_inbound, ..Options::default() })).unwrap();
+        let plaintext = if bypass_inbound { &application } else { &proxy };
+        for (client, address) in NODE.into_iter().zip(POD) {
+            let to = SocketAddr::from((address, SERVICE));
+            let own = Client { from: Some(client), ..Client::default() };
+            let delivery = Client { mark: DELIVERY_MARK, transparent: true, ..own };
+            let open = |how: Client| {
+                let stream = if how.transparent { pod.run(|| how.connect(to)) } else { how.connect(to) };
+                (accept(if how.transparent { &application } else { plaintext }), stream)
+            };
+            for (first, second) in [(own, delivery), (delivery, own)] {
+                let (taken, opened) = open(first);
+                let (taken_too, opened_too) = open(Client { from_port: opened.local_addr().unwrap().port(), ..second });
+                talk(&opened, &taken, "the first");
+                talk(&opened_too, &taken_too, "the second");
+                assert_eq!((peer(&taken), peer(&taken_too)), (client, client));
+            }
+        }
+    }
 }
 
 fn a_probe_passes_by_the_proxy() {
@@ -261,12 +293,17 @@ fn connections_open_under_istio_s_rules_survive_the_take_over() {
             raw::base_chain(raw::INET, nat, "prerouting", ("nat", 0, -100)),
             raw::jump(raw::INET, nat, "output", "istio-output", true),
             raw::jump(raw::INET, nat, "prerouting", "istio-prerouting", true),
+            raw::new_table(raw::INET, "lateen-delivery"),
+            raw::delete_table(raw::INET, "lateen-delivery"),
         ],
     );
     assert!(matches!(observe(pod.as_fd(), &plan).unwrap(), Observed::Foreign(_)));
-    let proxy = pod.run(|| listen(15001));
-    let pairs: Vec<_> =
-        NODE.map(|node| (pod.run(|| connect((node, SERVICE).into())), accept(&proxy))).into_iter().collect();
+    let (proxy, application) = pod.run(|| (listen(15001), listen(SERVICE)));
+    let mut pairs: Vec<_> = NODE.map(|node| (pod.run(|| connect((node, SERVICE).into())), accept(&proxy))).into();
+    for (client, address) in NODE.into_iter().zip(POD) {
+        let delivery = Client { mark: PROXY_MARK, from: Some(client), transparent: true, ..Client::default() };
+        pairs.push((pod.run(|| delivery.connect((address, SERVICE).into())), accept(&application)));
+    }
     apply(pod.as_fd(), &plan).unwrap();
     pairs.iter().for_each(|(one, other)| talk(one, other, "taken over"));
     assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::InPlace);

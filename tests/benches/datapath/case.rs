@@ -57,8 +57,11 @@ pub(crate) const CASES: &[Case] = &[
     case("crr16", Subject::Operations, "crr", 16, "connect, 64 bytes there and back, close; 16 at a time"),
     Case { server: Server::Plain, ..case("pass-up1", Subject::Bulk, "up", 1, "to a pod outside the mesh") },
     Case { server: Server::Plain, ..case("pass-down1", Subject::Bulk, "down", 1, "from a pod outside the mesh") },
-    case("hold", Subject::Held, "hold", 2000, "idle connections, one tunnel for each 100"),
+    case("hold", Subject::Held, "hold", HELD, "idle connections, one tunnel for each 100"),
 ];
+
+/// Connections held if nobody says otherwise.
+pub(crate) const HELD: usize = 3000;
 
 /// How the pods are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]

@@ -25,7 +25,7 @@ use harness::{
 };
 
 use crate::{
-    case::{CASES, Case, Variant},
+    case::{CASES, Case, HELD, Variant},
     measure::{Pace, measure},
     report::Run,
     results::Results,
@@ -49,7 +49,7 @@ struct Arguments {
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
     /// Connections held in the case `hold`.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = HELD)]
     held: usize,
     /// Once, and shortly: shows that the bench works, not how fast anything is.
     #[arg(long)]
@@ -138,6 +138,7 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
     let world = World::create(&arguments.place.state).context("build the world")?;
     let mut rig = Rig::build(world, &variants)?;
     let mut results = Results::default();
+    results.resident.clone_from(&rig.resident);
     for round in 0..rounds {
         for (place, case) in &cases {
             eprint!("round {} of {rounds}: {:<11}", round + 1, case.name);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     case::{Case, Subject, Variant},
     rig::{PORT, Rig},
-    usage::{Cpu, Machine, memory},
+    usage::{Cpu, Machine, memory, settled},
 };
 
 /// How long things take.
@@ -120,10 +120,10 @@ fn hold(rig: &mut Rig, variant: Variant, case: &Case, pace: Pace) -> Result<Samp
     let proxies = rig.proxies(variant)?;
     let mut first = client(rig, variant, case, 100)?;
     opened(&mut first, 100)?;
-    let before = settled(&proxies)?;
+    let before = settled(&proxies, memory)?;
     let mut rest = client(rig, variant, case, pace.held)?;
     opened(&mut rest, pace.held)?;
-    let after = settled(&proxies)?;
+    let after = settled(&proxies, memory)?;
     let growth = |place: usize| -> Result<f64> {
         let (before, after) = (before.get(place).context("no proxy")?, after.get(place).context("no proxy")?);
         Ok((*after as f64 - *before as f64) / pace.held as f64)
@@ -137,22 +137,6 @@ fn opened(client: &mut Dialogue, connections: usize) -> Result<()> {
     // It answers when the last one stands.
     ensure!(tally.operations as usize == connections, "{} of {connections} connections stand", tally.operations);
     Ok(())
-}
-
-/// Memory of each proxy once it no longer changes.
-fn settled(proxies: &[u32]) -> Result<Vec<u64>> {
-    let look = || proxies.iter().map(|pid| memory(*pid)).collect::<Result<Vec<u64>>>();
-    let mut last = look()?;
-    // If it never rests, the last look is as good as any.
-    for _ in 0..20 {
-        wait::pass(Duration::from_millis(500));
-        let now = look()?;
-        if now == last {
-            break;
-        }
-        last = now;
-    }
-    Ok(last)
 }
 
 fn client(rig: &Rig, variant: Variant, case: &Case, connections: usize) -> Result<Dialogue> {

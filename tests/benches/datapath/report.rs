@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     case::{Case, Subject, Variant},
     measure::Pace,
-    results::{Pick, Results},
+    results::{Pick, Resident, Results},
     target::{Verdict, judge},
 };
 
@@ -36,6 +36,18 @@ pub(crate) fn machine() -> String {
         read("/proc/sys/kernel/osrelease"),
         read("/proc/sys/net/ipv4/tcp_congestion_control")
     )
+}
+
+/// What our proxies hold before any load.
+fn resident(results: &Results) -> Option<String> {
+    let megabytes =
+        |of: &[u64]| of.iter().map(|bytes| format!("{:.1} MB", *bytes as f64 / 1e6)).collect::<Vec<_>>().join(" and ");
+    let Resident { without_pods, with_pods } = results.resident.as_ref()?;
+    Some(format!(
+        "Our proxies (the client's and the server's) have {} in memory (RSS) without pods, and {} with their pods enrolled and before any load.",
+        megabytes(without_pods),
+        megabytes(with_pods)
+    ))
 }
 
 /// One number of a case as people read it, with its unit.
@@ -145,6 +157,9 @@ pub(crate) fn table(results: &Results, run: &Run) -> String {
         results.largest(|sample| sample.stolen) * 100.0,
         results.largest(|sample| sample.bystanders) * 100.0
     );
+    if let Some(resident) = resident(results) {
+        let _ = writeln!(text, "{resident}");
+    }
     if run.pace.window < Duration::from_secs(1) {
         text.push_str(
             "These windows are too short for figures to mean anything: the run only shows that the bench works.\n",
@@ -209,6 +224,9 @@ pub(crate) fn markdown(results: &Results, run: &Run) -> String {
         ];
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
+    if let Some(resident) = resident(results) {
+        let _ = writeln!(text, "\n{resident}");
+    }
     text
 }
 
@@ -267,6 +285,9 @@ pub(crate) fn document(results: &Results, run: &Run) -> Value {
         run.skipped.iter().map(|(variant, why)| json!({ "variant": variant.name(), "why": why })).collect();
     json!({
         "machine": machine(), "profile": run.profile, "rounds": run.rounds, "seconds": run.pace.window.as_secs_f64(),
+        "resident_bytes": results.resident.as_ref().map(|resident| json!({
+            "without_pods": resident.without_pods, "with_pods": resident.with_pods,
+        })),
         "cases": cases, "targets": verdicts, "skipped": skipped,
     })
 }

@@ -10,28 +10,41 @@ use crate::{
 
 /// Every sample of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Results(BTreeMap<(usize, Variant), Vec<Sample>>);
+pub(crate) struct Results {
+    samples: BTreeMap<(usize, Variant), Vec<Sample>>,
+    /// Of our proxies before any load, if they run.
+    pub(crate) resident: Option<Resident>,
+}
+
+/// Bytes in memory of the client's proxy and of the server's: what a process has once it does nothing, its program included.
+#[derive(Clone, Debug)]
+pub(crate) struct Resident {
+    /// Before the first pod is enrolled.
+    pub(crate) without_pods: Vec<u64>,
+    /// When the pods of the bench are, and before their first connection.
+    pub(crate) with_pods: Vec<u64>,
+}
 
 /// A number of a sample.
 pub(crate) type Pick = fn(&Sample) -> f64;
 
 impl Results {
     pub(crate) fn add(&mut self, case: usize, variant: Variant, sample: Sample) {
-        self.0.entry((case, variant)).or_default().push(sample);
+        self.samples.entry((case, variant)).or_default().push(sample);
     }
 
     /// The cases that were measured, each with its place in the list.
     pub(crate) fn cases(&self) -> impl Iterator<Item = (usize, &'static Case)> {
-        CASES.iter().enumerate().filter(|(place, _)| self.0.keys().any(|(case, _)| case == place))
+        CASES.iter().enumerate().filter(|(place, _)| self.samples.keys().any(|(case, _)| case == place))
     }
 
     /// The variants a case was measured on.
     pub(crate) fn variants(&self, case: usize) -> impl Iterator<Item = Variant> {
-        Variant::ALL.into_iter().filter(move |variant| self.0.contains_key(&(case, *variant)))
+        Variant::ALL.into_iter().filter(move |variant| self.samples.contains_key(&(case, *variant)))
     }
 
     pub(crate) fn samples(&self, case: usize, variant: Variant) -> &[Sample] {
-        self.0.get(&(case, variant)).map_or(&[], Vec::as_slice)
+        self.samples.get(&(case, variant)).map_or(&[], Vec::as_slice)
     }
 
     /// The median of a number over the rounds.
@@ -54,6 +67,6 @@ impl Results {
 
     /// The largest of a number over the whole run.
     pub(crate) fn largest(&self, pick: Pick) -> f64 {
-        self.0.values().flatten().map(pick).fold(0.0, f64::max)
+        self.samples.values().flatten().map(pick).fold(0.0, f64::max)
     }
 }

@@ -16,6 +16,8 @@ use nix::sys::signal::Signal;
 use crate::{
     case::{Server, Variant},
     envoy::Envoys,
+    results::Resident,
+    usage::{resident, settled},
 };
 
 /// The first port of the load program's server.
@@ -31,16 +33,21 @@ pub(crate) struct Rig {
     mesh: Option<Mesh>,
     authority: Authority,
     pub(crate) world: World,
+    /// Of our proxies before any load.
+    pub(crate) resident: Option<Resident>,
 }
 
 impl Rig {
     /// Builds all that the variants need.
     pub(crate) fn build(mut world: World, variants: &[Variant]) -> Result<Self> {
         let mesh = if variants.contains(&Variant::Ours) { Some(Mesh::start(&mut world)?) } else { None };
+        let without_pods = mesh.as_ref().map(in_memory).transpose()?;
         world.apply(&objects(variants))?;
-        if let Some(mesh) = &mesh {
+        let mut resident = None;
+        if let (Some(mesh), Some(without_pods)) = (&mesh, without_pods) {
             mesh.settle(&world)?;
             mesh.await_policies(&world, Variant::Ours.name(), &["clients"])?;
+            resident = Some(Resident { without_pods, with_pods: in_memory(mesh)? });
         }
         let mut rig = Self {
             servers: Vec::new(),
@@ -50,6 +57,7 @@ impl Rig {
             mesh,
             authority: Authority::create()?,
             world,
+            resident,
         };
         for variant in variants.iter().copied() {
             rig.servers.push((variant, serve(rig.pod(variant, "server")?)?));
@@ -125,10 +133,7 @@ impl Rig {
                 let pair = self.envoys.as_ref().context("no Envoy runs")?;
                 pids(&pair.programs().iter().collect::<Vec<_>>())
             }
-            Variant::Ours => {
-                let mesh = self.mesh.as_ref().context("no mesh runs")?;
-                pids(&[mesh.program("n1-ztunnel")?, mesh.program("n2-ztunnel")?])
-            }
+            Variant::Ours => ztunnels(self.mesh.as_ref().context("no mesh runs")?)?,
         })
     }
 
@@ -204,6 +209,15 @@ impl Rig {
         })?;
         Ok(())
     }
+}
+
+/// The mesh's proxies: of the client's node, and of the server's.
+fn ztunnels(mesh: &Mesh) -> Result<Vec<u32>> {
+    ["n1-ztunnel", "n2-ztunnel"].iter().map(|name| Ok(mesh.program(name)?.pid())).collect()
+}
+
+fn in_memory(mesh: &Mesh) -> Result<Vec<u64>> {
+    settled(&ztunnels(mesh)?, resident)
 }
 
 fn serve(pod: &Pod) -> Result<Dialogue> {

@@ -34,6 +34,9 @@ pub(crate) struct Verdict {
 
 const BULK: &[&str] = &["up1", "up8", "down1", "down8"];
 
+/// 12 MB.
+const MOST_WITHOUT_PODS: u64 = 12_000_000;
+
 const TARGETS: &[Target] = &[
     beside(BULK, "CPU per GB", |sample| sample.cpu, Bound::AtMost(1.0)),
     beside(BULK, "throughput", |sample| sample.rate, Bound::AtLeast(0.95)),
@@ -65,6 +68,16 @@ const fn beside(cases: &'static [&'static str], what: &'static str, pick: Pick, 
 /// Judges what was measured; targets whose cases or variants were left out are left out.
 pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
+    if let Some(seen) = results.resident.as_ref().and_then(|resident| resident.without_pods.iter().max()) {
+        verdicts.push(Verdict {
+            case: "start",
+            what: "proxy without pods, resident, the larger",
+            wanted: format!("<= {MOST_WITHOUT_PODS}"),
+            seen: *seen as f64,
+            unit: " B",
+            holds: *seen <= MOST_WITHOUT_PODS,
+        });
+    }
     for target in TARGETS {
         for name in target.cases {
             let Some(case) = CASES.iter().position(|case| case.name == *name) else { continue };

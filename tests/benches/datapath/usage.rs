@@ -4,9 +4,11 @@
 use std::{
     fs,
     ops::{AddAssign, Sub},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
+use harness::wait;
 
 /// Seconds of processor time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,12 +61,36 @@ impl AddAssign for Cpu {
     }
 }
 
+/// Bytes of a process that are in memory, whoever else uses them too: what `top` shows.
+pub(crate) fn resident(pid: u32) -> Result<u64> {
+    kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
 /// Bytes of user space that belong to a process, shared pages divided among those who share them.
 pub(crate) fn memory(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("no Pss in {path}"))?;
+    kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+fn kilobytes(path: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} in {path}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
+/// Memory of each proxy once it no longer changes.
+pub(crate) fn settled(proxies: &[u32], memory: fn(u32) -> Result<u64>) -> Result<Vec<u64>> {
+    let look = || proxies.iter().map(|pid| memory(*pid)).collect::<Result<Vec<u64>>>();
+    let mut last = look()?;
+    // If it never rests, the last look is as good as any.
+    for _ in 0..20 {
+        wait::pass(Duration::from_millis(500));
+        let now = look()?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
 }
 
 /// Processor time of the whole machine: all of it, and what a host took away.

@@ -57,6 +57,7 @@ fn hear<'i>(
     let mut out = Vec::new();
     let mut data: Option<(StreamId, Vec<u8>)> = None;
     'all: for mut piece in pieces {
+        let mut foreseen = None;
         loop {
             let event = match connection.next_event(now, &mut piece) {
                 Ok(Some(event)) => event,
@@ -67,7 +68,8 @@ fn hear<'i>(
                 }
             };
             if let Event::Data { stream, bytes } = event {
-                assert!(!bytes.is_empty());
+                assert!(!bytes.is_empty() && foreseen != Some(stream));
+                foreseen = connection.end_follows(stream, piece).then_some(stream).or(foreseen);
                 connection.consumed(now, stream, bytes.len());
                 match &mut data {
                     Some((same, sum)) if *same == stream => sum.extend_from_slice(bytes),
@@ -81,6 +83,7 @@ fn hear<'i>(
             told.extend(data.take().map(|data| format!("{data:?}")));
             told.push(format!("{event:?}"));
             match event {
+                Event::End { stream } if foreseen == Some(stream) => foreseen = None,
                 Event::Request { stream, .. } if choice & 4 == 0 => {
                     connection.answer(stream, &ConnectAnswer::accepted(None));
                 }
@@ -90,6 +93,7 @@ fn hear<'i>(
             }
         }
         assert!(piece.is_empty(), "None with input left");
+        assert!(foreseen.is_none(), "an end was foreseen and did not come");
         // The peer reads what is said to it.
         connection.write_control(&mut out);
         out.clear();

@@ -4,4 +4,9 @@
 #[path = "../../../ztunnel/hbone/tests/shell/mod.rs"]
 pub mod shell;
 
+pub mod choices;
 pub mod hbone;
+pub mod mesh;
+pub mod packets;
+pub mod plugin;
+pub mod zds;

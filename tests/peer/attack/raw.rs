@@ -4,7 +4,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -19,7 +19,9 @@ use super::{
 
 /// Bytes and manners without sense; answers who ended it.
 pub(crate) fn annoy(to: SocketAddr, claim: &Claim, name: &str) -> Result<String> {
-    let refused = |error: &std::io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::NotConnected);
+    let refused = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::NotConnected | ErrorKind::BrokenPipe)
+    };
     match attempt(to, claim, name) {
         // The refusal was faster than the attack.
         Err(error) if error.downcast_ref().is_some_and(refused) => Ok("refused".to_owned()),
@@ -41,6 +43,11 @@ fn attempt(to: SocketAddr, claim: &Claim, name: &str) -> Result<String> {
         "garbage-behind-a-hello" => Ok(tell(&mut socket, &[&hello[..], &noise(4096)].concat())),
         "endless-hello" => Ok(endless(&mut socket)),
         "silence" => Ok("left".to_owned()),
+        "mute" => Ok(hear(&mut socket)),
+        "half-close" => {
+            socket.shutdown(Shutdown::Write)?;
+            Ok(hear(&mut socket))
+        }
         "half-hello" => {
             socket.write_all(&hello[..hello.len() / 2])?;
             socket.shutdown(Shutdown::Write)?;
@@ -69,6 +76,16 @@ fn attempt(to: SocketAddr, claim: &Claim, name: &str) -> Result<String> {
                 }
             }
             Ok("left".to_owned())
+        }
+        "slow-for-ever" => {
+            socket.set_read_timeout(Some(Duration::from_millis(2)))?;
+            let end = Instant::now() + PATIENCE;
+            while Instant::now() < end {
+                if socket.write_all(b"x").is_err() || is_over(&mut socket) {
+                    return Ok("refused".to_owned());
+                }
+            }
+            Ok("nothing".to_owned())
         }
         other => bail!("no such manners: {other}"),
     }

@@ -170,6 +170,7 @@ mod tests {
     fn a_charge_counts_on_every_level_or_on_none() {
         let node = Budget::node(100);
         let (one, two) = (node.pod(80), node.pod(80));
+        assert_eq!((node.limit(), one.limit()), (100, 80));
         one.charge(70).unwrap();
         assert_eq!(two.charge(40), Err(OverBudget { scope: Scope::Node, limit: 100 }));
         assert_eq!((one.used(), two.used(), node.used()), (70, 0, 70));

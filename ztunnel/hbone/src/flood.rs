@@ -120,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names = std::collections::BTreeSet::from(Kind::ALL.map(|kind| kind.to_string()));
+        assert_eq!(names.len(), Kind::COUNT);
+        assert!(!names.contains(""));
+    }
+
+    #[test]
     fn what_is_earned_never_exceeds_the_burst() {
         let start = Instant::now();
         let mut flood = Flood::new(start);

@@ -106,9 +106,15 @@ mod tests {
         let absurd =
             Options { initial_window: u32::MAX, connection_window: 1, max_frame_size: 1, ..(*defaults).clone() };
         let sound = Arc::new(absurd).sound();
-        assert_eq!((sound.initial_window, sound.max_window), (MAX_WINDOW, MAX_WINDOW));
-        let never = Arc::new(Options { ping_interval: Duration::MAX, ..(*defaults).clone() }).sound();
-        assert_eq!(never.ping_interval, MAX_TIME);
+        assert_eq!((sound.initial_window, sound.max_window), (0x7fff_ffff, 0x7fff_ffff));
+        let times: [fn(&mut Options) -> &mut Duration; 3] =
+            [|o| &mut o.ping_interval, |o| &mut o.ping_timeout, |o| &mut o.opening_timeout];
+        for time in times {
+            let mut never = (*defaults).clone();
+            *time(&mut never) = Duration::MAX;
+            let mut sound = (*Arc::new(never).sound()).clone();
+            assert_eq!(*time(&mut sound), MAX_TIME);
+        }
         let tiny = Arc::new(Options { initial_window: 0, max_window: 0, ..(*defaults).clone() }).sound();
         assert_eq!((tiny.initial_window, tiny.max_window), (65_535, 65_535));
         assert_eq!((sound.connection_window, sound.max_frame_size), (65_535, 16_384));

@@ -58,6 +58,18 @@ fn bytes_cross_both_ways_and_both_fins_close_the_stream() {
 }
 
 #[test]
+fn the_end_of_a_message_is_known_with_its_last_bytes() {
+    let mut pair = Pair::new();
+    let going_on = pair.client.request(pair.now, 64, false);
+    pair.settle();
+    let ending = pair.client.request(pair.now, 64, true);
+    pair.settle();
+    assert_eq!(pair.server.foreseen, [pair.server_side(ending)]);
+    let there = pair.server_side(going_on);
+    assert_eq!((pair.server.app(there).taken, pair.server.app(there).ended), (64, false));
+}
+
+#[test]
 fn a_window_grows_while_the_application_keeps_up() {
     let mut pair = Pair::new();
     let stream = pair.client.request(pair.now, 64 * MIB, false);

@@ -557,6 +557,7 @@ fn answers_are_read_with_the_same_care() {
         (fields(&[(":status", "abc")]), 0),
         (fields(&[(":status", "200"), (":status", "200")]), 0),
         (fields(&[(":method", "CONNECT")]), 0),
+        (fields(&[(":status", "200"), (":path", "/")]), 0),
         (fields(&[(":status", "100")]), END_STREAM),
     ] {
         let (mut peer, _) = Peer::server();

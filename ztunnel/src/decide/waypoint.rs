@@ -33,7 +33,8 @@ pub(super) fn pick<'a>(service: &'a Service, rng: &mut impl Rng) -> Option<&'a G
     let weighted = &service.weighted_waypoints;
     let total: u64 = weighted.iter().map(|one| u64::from(one.weight)).sum();
     if total == 0 {
-        return service.waypoint.as_ref();
+        // Weights say how the load is shared. None at all does not say that it may go round.
+        return service.waypoint.as_ref().or_else(|| weighted.first().map(|one| &one.destination));
     }
     let mut at = rng.random_range(0..total);
     for one in weighted {

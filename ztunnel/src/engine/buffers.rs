@@ -46,6 +46,8 @@ pub(super) struct Pipes {
     free: Vec<Lent>,
     /// Every pipe there is holds a clone.
     all: Rc<()>,
+    /// How many there may be, two descriptors each. Connections that find none copy.
+    most: usize,
 }
 
 /// A pipe of the pool.
@@ -55,8 +57,8 @@ pub(super) struct Lent {
 }
 
 impl Pipes {
-    pub(super) fn new() -> Self {
-        Self { free: Vec::new(), all: Rc::new(()) }
+    pub(super) fn new(most: usize) -> Self {
+        Self { free: Vec::new(), all: Rc::new(()), most }
     }
 
     /// An empty pipe; none if there are as many as there may be, or no more descriptors.
@@ -64,7 +66,7 @@ impl Pipes {
         if let Some(lent) = self.free.pop() {
             return Some(Box::new(lent));
         }
-        if Rc::strong_count(&self.all) > MOST_PIPES {
+        if Rc::strong_count(&self.all) > self.most {
             return None;
         }
         let pipe = Pipe::new(PIPE_ROOM).ok()?;
@@ -87,8 +89,6 @@ pub(super) const ROOM: usize = 272 * 1024;
 const KEPT: usize = 8;
 /// What a pipe holds if the kernel grants it.
 const PIPE_ROOM: i32 = 256 * 1024;
-/// Pipes of one thread, two descriptors each. Connections that find none copy.
-const MOST_PIPES: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn there_are_so_many_pipes_and_those_that_come_back_are_used_again() {
-        let mut pipes = Pipes::new();
-        let mut lent: Vec<_> = (0..MOST_PIPES).map(|_| pipes.take()).collect();
+        let mut pipes = Pipes::new(3);
+        let mut lent: Vec<_> = (0..3).map(|_| pipes.take()).collect();
         assert!(lent.iter().all(Option::is_some));
         assert!(pipes.take().is_none());
         pipes.give(&mut lent[0]);

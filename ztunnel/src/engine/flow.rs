@@ -43,6 +43,17 @@ pub(super) struct Flow {
     pub(super) is_waiting: bool,
 }
 
+impl Flow {
+    /// The socket we have dialled, if there is one: all others were accepted and have what their listener has.
+    pub(super) fn dialled(&self) -> Option<&Socket> {
+        match (&self.far, self.origin) {
+            (Far::Socket(far), _) => Some(far),
+            (Far::Stream { .. } | Far::Nothing, Origin::Stream) => self.app.as_ref(),
+            (Far::Stream { .. } | Far::Nothing, Origin::Outbound | Origin::Plaintext) => None,
+        }
+    }
+}
+
 /// How far a flow has got. Only a flow in `Open` moves bytes both ways.
 pub(super) enum Stage {
     /// Waits for a fact from the control side.
@@ -297,6 +308,12 @@ impl Socket {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Wrote {
         let wrote = self.stream.write(bytes);
+        self.wrote(wrote, bytes.len())
+    }
+
+    /// The same for bytes that a FIN follows at once.
+    pub(super) fn write_before_end(&mut self, bytes: &[u8]) -> Wrote {
+        let wrote = self.stream.write_before_end(bytes);
         self.wrote(wrote, bytes.len())
     }
 

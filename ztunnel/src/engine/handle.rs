@@ -244,7 +244,11 @@ impl Handle {
         let mut bound = Vec::new();
         for (role, address) in wanted {
             let Some(address) = address else { continue };
-            let listen = ListenOptions { keepalive: role != Role::Inbound, transparent: self.options.original_source };
+            let listen = ListenOptions {
+                keepalive: role != Role::Inbound,
+                transparent: self.options.original_source,
+                near: in_pod && role == Role::Outbound,
+            };
             bound.push((role, Listener::bind(address, socket, listen)?));
         }
         Ok(bound)

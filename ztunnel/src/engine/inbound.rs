@@ -169,7 +169,7 @@ impl Worker {
             return self.fail_flow(key, Failure::Refused(refusal));
         }
         flow.stage = Stage::Dialling;
-        let dialled = site.dial(delivery.dial, site.source_of(delivery.from));
+        let dialled = site.dial_app(delivery.dial, site.source_of(delivery.from));
         let (stream, connected) = match dialled {
             Ok(dialling) => (dialling.stream, dialling.connected),
             Err(error) => return self.fail_flow(key, error.into()),
@@ -177,6 +177,7 @@ impl Worker {
         let watched = self.poll.add_edge(&stream, Token::App(key));
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.app = Some(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
+        self.young.enter(self.now, key);
         match (watched, connected) {
             (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
             (Ok(()), true) => self.app_connected(key),

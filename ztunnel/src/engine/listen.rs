@@ -32,6 +32,7 @@ impl Worker {
         let listeners = std::mem::take(&mut opening.listeners);
         let mut site = Site::new(opening, &self.options);
         site.is_transparent = listeners.iter().any(|(_, listener)| listener.is_transparent());
+        site.is_paced = listeners.iter().any(|(_, listener)| listener.is_paced());
         let site = Rc::new(site);
         for (role, listener) in listeners {
             let key = self.listeners.insert(Listening { listener, role, site: site.clone() });

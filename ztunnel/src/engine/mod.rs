@@ -29,6 +29,7 @@ mod table;
 mod thread;
 mod timers;
 mod tunnel;
+mod young;
 
 pub use command::{CloseHow, Credentials, Demand, ListenAt, Pod, Role, Shared};
 pub use handle::{Gauges, Handle, OpenError, Usage};

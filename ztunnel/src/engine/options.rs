@@ -119,7 +119,7 @@ impl Limits {
     /// What there is when the process may have so many open files.
     pub(super) fn most(&self, files: u64) -> Most {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let reserve = (files / 10).clamp(RESERVE.0, RESERVE.1);
+        let reserve = Self::reserve(files);
         let sockets = self.sockets.unwrap_or_else(|| files.saturating_sub(reserve).max(LEAST_SOCKETS));
         Most {
             sockets,
@@ -127,6 +127,16 @@ impl Limits {
             handshakes: self.handshakes.unwrap_or_else(|| (sockets / 4).min(MOST_HANDSHAKES)),
             handshakes_per_pod: self.handshakes_per_pod,
         }
+    }
+
+    /// The pipes of each of so many threads: together they take half of what is left to others than sockets.
+    pub(super) fn pipes(files: u64, threads: NonZeroUsize) -> usize {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        (Self::reserve(files) / 4 / threads).min(MOST_PIPES)
+    }
+
+    fn reserve(files: usize) -> usize {
+        (files / 10).clamp(RESERVE.0, RESERVE.1)
     }
 }
 
@@ -172,6 +182,8 @@ impl ListenAt {
 
 /// Open files left to the control side, to pods' namespaces and to what data threads have besides sockets: a tenth within these bounds.
 const RESERVE: (usize, usize) = (64, 1024);
+/// Pipes of a thread: more large connections than these do not move bytes at the same moment.
+const MOST_PIPES: usize = 128;
 /// What connections get even if the limit of open files says otherwise.
 const LEAST_SOCKETS: usize = 64;
 /// Handshakes are begun by strangers, cost memory and end within seconds: more than a node can shake in that time are of no use.
@@ -192,6 +204,8 @@ mod tests {
         assert_eq!(of(1024), (922, 461, 230));
         assert_eq!(of(100), (64, 32, 16));
         assert_eq!(of(u64::MAX).2, 4096);
+        let pipes = |files, threads| Limits::pipes(files, NonZeroUsize::new(threads).unwrap());
+        assert_eq!((pipes(1 << 20, 2), pipes(1 << 20, 16), pipes(1024, 2), pipes(100, 64)), (128, 16, 12, 0));
         let set = Limits { sockets: Some(10), dials: Some(5), handshakes: Some(3), ..limits };
         assert_eq!(set.most(1 << 20), Most { sockets: 10, dials: 5, handshakes: 3, handshakes_per_pod: 1024 });
     }

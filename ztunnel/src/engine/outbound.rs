@@ -168,6 +168,7 @@ impl Worker {
                 return self.pool_failed(site, &pool_key, &failure);
             }
         };
+        site.keep_alive(&dialling.stream);
         let socket = Socket::connecting(dialling.stream);
         let phase = Phase::Connecting(Box::new(handshake));
         let mut tunnel = Tunnel::new(site.clone(), End::Client(pool_key), phase, socket);

@@ -9,7 +9,7 @@ use hbone::{Budget, OverBudget};
 use super::account::Ends;
 use super::buffers::Pipes;
 use super::failure::Failure;
-use super::flow::{Ending, Far, Flow, Judged, Read, Sink, Socket, Source, Stage, Story, Waiting, Way, Wrote};
+use super::flow::{Ending, Far, Flow, Judged, Origin, Read, Sink, Socket, Source, Stage, Story, Waiting, Way, Wrote};
 use super::poll::{Readiness, Token};
 use super::shares::Kind;
 use super::table::Key;
@@ -58,7 +58,11 @@ impl Worker {
         }
         flow.stage = Stage::Dialling;
         flow.deadline = None;
-        let dialling = match site.dial(to, from) {
+        let dialled = match flow.origin {
+            Origin::Plaintext => site.dial_app(to, from),
+            Origin::Outbound | Origin::Stream => site.dial(to, from),
+        };
+        let dialling = match dialled {
             Ok(dialling) => dialling,
             Err(error) => {
                 // There is no socket to be given back with the flow.
@@ -69,6 +73,7 @@ impl Worker {
         let (stream, connected) = (dialling.stream, dialling.connected);
         let watched = self.poll.add_edge(&stream, Token::Far(key));
         flow.far = Far::Socket(if connected { Socket::connected(stream) } else { Socket::connecting(stream) });
+        self.young.enter(self.now, key);
         match (watched, connected) {
             (Err(error), _) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
             (Ok(()), true) => self.far_connected(key),

@@ -20,7 +20,7 @@ use super::table::Key;
 use super::tunnel::Tunnel;
 use crate::mesh::{PodName, Workload};
 use crate::net::socket::{Dial, Dialling, SocketOptions};
-use crate::net::{NetError, PodNetns};
+use crate::net::{NetError, PodNetns, Stream};
 
 /// See the module. Flows and tunnels share it; all of them are on the same thread.
 pub(super) struct Site {
@@ -29,6 +29,8 @@ pub(super) struct Site {
     pub(super) at: Arc<ListenAt>,
     /// Whether the original source address can be used for dials.
     pub(super) is_transparent: bool,
+    /// Whether connections to the application would be paced without need.
+    pub(super) is_paced: bool,
     pub(super) client: Arc<hbone::Options>,
     pub(super) server: Arc<hbone::Options>,
     pub(super) pool: RefCell<Pool<PoolKey, Key<Tunnel>, Key<Flow>, Failure>>,
@@ -100,6 +102,7 @@ impl Site {
             phase: Cell::new(Phase::Open),
             waiting: RefCell::default(),
             is_transparent: false,
+            is_paced: false,
             socket: if netns.is_some() { options.socket.clone() } else { options.socket.at_home() },
             pod,
             netns,
@@ -109,12 +112,27 @@ impl Site {
 
     /// Starts a connection from inside the pod, as `from` if that is given and allowed.
     pub(super) fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
-        let dial = Dial { to, from };
+        self.start(Dial { to, from, hurry: false })
+    }
+
+    /// The same for a connection to the pod's own application.
+    pub(super) fn dial_app(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
+        self.start(Dial { to, from, hurry: self.is_paced && self.netns.is_some() })
+    }
+
+    fn start(&self, dial: Dial) -> Result<Dialling, NetError> {
         let stream = match &self.netns {
             Some(netns) => netns.run(|| dial.socket(&self.socket))??,
             None => dial.socket(&self.socket)?,
         };
-        dial.connect_with(stream, &self.socket)
+        dial.connect(stream)
+    }
+
+    /// Has the kernel look after a connection that nobody uses.
+    pub(super) fn keep_alive(&self, stream: &Stream) {
+        if let Err(error) = stream.keep_alive(&self.socket) {
+            tracing::debug!(%error, pod = self.pod.uid, "a connection has no keepalive");
+        }
     }
 
     /// Takes what a connection needs that is opened from here: a socket, and the right to connect it.

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::command::Shared;
 use super::handle::{Handle, Inbox, Mailbox};
-use super::options::Options;
+use super::options::{Limits, Options};
 use super::thread::Worker;
 use crate::net::{Home, NetError};
 
@@ -33,6 +33,8 @@ impl Engine {
     pub fn start(options: Options, shared: &Shared) -> Result<Handle, StartError> {
         let home = Home::open()?;
         let options = Arc::new(options);
+        let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| StartError::Thread(errno.into()))?;
+        let pipes = Limits::pipes(files, options.threads);
         let mut mailboxes = Vec::new();
         for number in 0..options.threads.get() {
             let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -43,7 +45,7 @@ impl Engine {
             let (options, shared) = (options.clone(), shared.clone());
             let (started, ready) = mpsc::channel();
             // A worker is made on its own thread, where it stays.
-            let body = move || match Worker::new(options, &shared, inbox) {
+            let body = move || match Worker::new(options, &shared, inbox, pipes) {
                 Ok(worker) => {
                     let _ = started.send(Ok(()));
                     worker.run();
@@ -57,7 +59,6 @@ impl Engine {
             ready.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once"))).map_err(StartError::Thread)?;
             mailboxes.push(Mailbox { queue: sender, wake });
         }
-        let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| StartError::Thread(errno.into()))?;
         Ok(Handle::new(options, home, mailboxes, shared.mesh.clone(), files))
     }
 }

@@ -28,6 +28,7 @@ use super::site::Site;
 use super::table::{Key, Table};
 use super::timers::Timers;
 use super::tunnel::Tunnel;
+use super::young::Young;
 use crate::mesh::Snapshot;
 use crate::net::Buffer;
 use crate::tls::Credential;
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     /// Tunnels that have something to write.
     pub(super) dirty: Vec<Key<Tunnel>>,
     pub(super) parked: Parked,
+    /// Flows with a dialled socket that has no keepalive yet.
+    pub(super) young: Young<Key<Flow>>,
     pub(super) book: Book,
     pub(super) log: LogBuffer,
     /// Which lines about failed connections are left out.
@@ -95,6 +98,8 @@ pub(super) enum Alarm {
     DrainDeadline,
     /// Hand over what was logged.
     Lines,
+    /// More connections have lived for a while than could be seen to at once.
+    Grown,
 }
 
 /// Who waits for which fact.
@@ -105,7 +110,7 @@ pub(super) struct Parked {
 }
 
 impl Worker {
-    pub(super) fn new(options: Arc<Options>, shared: &Shared, inbox: Inbox) -> std::io::Result<Self> {
+    pub(super) fn new(options: Arc<Options>, shared: &Shared, inbox: Inbox, pipes: usize) -> std::io::Result<Self> {
         let poll = Poll::new()?;
         poll.add_level(&*inbox.wake, Token::Wake)?;
         let now = Instant::now();
@@ -121,11 +126,12 @@ impl Worker {
             flows: Table::new(),
             timers,
             buffers: Buffers::new(),
-            pipes: Pipes::new(),
+            pipes: Pipes::new(pipes),
             ready_tunnels: VecDeque::new(),
             ready_flows: VecDeque::new(),
             dirty: Vec::new(),
             parked: Parked::default(),
+            young: Young::default(),
             book: Book::new(shared.accounts.clone()),
             log: LogBuffer::new(options.access_log.clone()),
             gate: Gate::new(now, options.limits.denied_lines),
@@ -290,9 +296,12 @@ impl Worker {
             Alarm::Rejudge => self.rejudge(),
             Alarm::DrainDeadline => self.end_everything(),
             Alarm::Lines => self.log.keep_promise(),
+            Alarm::Grown => self.keep_grown_alive(),
             Alarm::Sweep => {
                 self.timers.set(self.now + SWEEP, Alarm::Sweep);
                 self.sweep_pools();
+                self.young.trim();
+                self.keep_grown_alive();
                 if self.book.next_sweep().is_some_and(|at| at <= self.now) {
                     self.book.sweep(self.now);
                 }
@@ -303,6 +312,19 @@ impl Worker {
                 self.tell_left_out();
             }
         }
+    }
+
+    /// Connections that have lived for a while get keepalive, so many in one turn.
+    fn keep_grown_alive(&mut self) {
+        for _ in 0..GROWN_AT_ONCE {
+            let Some(key) = self.young.grown(self.now) else { return };
+            if let Some(flow) = self.flows.get(key)
+                && let Some(dialled) = flow.dialled()
+            {
+                flow.site.keep_alive(dialled.stream());
+            }
+        }
+        self.timers.set(self.now + GROWN_PAUSE, Alarm::Grown);
     }
 
     /// Who waited for a fact and has ended meanwhile is forgotten.
@@ -353,5 +375,8 @@ impl Worker {
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long lines may wait for more.
 const LINES_WAIT: Duration = Duration::from_millis(20);
+/// Connections that get keepalive in one turn, at four calls each, and how long others have their turn before the next.
+const GROWN_AT_ONCE: usize = 128;
+const GROWN_PAUSE: Duration = Duration::from_millis(5);
 /// How often the control side is asked for the same record.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -200,7 +200,7 @@ impl Worker {
             // An event may have ended the tunnel.
             let Some(session) = self.tunnels.get_mut(key).and_then(Tunnel::session) else { return };
             match session.connection.next_event(now, &mut input) {
-                Ok(Some(event)) => self.on_event(key, event),
+                Ok(Some(event)) => self.on_event(key, event, input),
                 Ok(None) => break,
                 Err(error) => return self.fail_tunnel(key, error.into()),
             }

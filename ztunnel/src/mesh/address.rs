@@ -206,18 +206,27 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// An address of 4 or 16 bytes.
+/// An address of 4 or 16 bytes. One of IPv4 in IPv6 notation is one of IPv4, as it is where connections come from and go to
+/// (see [`canonical`]): in a table or a policy it would be found by nobody.
 pub(super) fn ip(bytes: &[u8]) -> Result<IpAddr, AddressError> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Ok(Ipv4Addr::from(v4).into());
     }
     let v6 = <[u8; 16]>::try_from(bytes).map_err(|_| AddressError::Bytes(bytes.len()))?;
-    Ok(Ipv6Addr::from(v6).into())
+    Ok(Ipv6Addr::from(v6).to_canonical())
 }
 
 /// A range from the bytes of its address and a prefix length; bits behind the prefix are cleared.
 pub(super) fn cidr(bytes: &[u8], length: u32) -> Result<IpNet, AddressError> {
-    let address = ip(bytes)?;
+    let mut address = ip(bytes)?;
+    let mut length = length;
+    if let (IpAddr::V4(v4), 16) = (address, bytes.len()) {
+        // The length counts the bits of the notation. A range wider than all of IPv4 is one of IPv6.
+        match length.checked_sub(IPV4_PREFIX) {
+            Some(within) => length = within,
+            None => address = v4.to_ipv6_mapped().into(),
+        }
+    }
     let prefix = u8::try_from(length).map_err(|_| AddressError::Length { address, length })?;
     IpNet::new(address, prefix).map(|net| net.trunc()).map_err(|_| AddressError::Length { address, length })
 }
@@ -232,6 +241,9 @@ pub(super) fn ports(list: &[proto::Port]) -> Result<BTreeMap<u16, u16>, AddressE
     let target = |number| if number == 0 { Ok(0) } else { port(number) };
     list.iter().map(|listed| Ok((port(listed.service_port)?, target(listed.target_port)?))).collect()
 }
+
+/// How many bits stand before an IPv4 address in IPv6 notation.
+const IPV4_PREFIX: u32 = 96;
 
 fn default_hbone_port() -> u16 {
     HBONE_PORT

@@ -229,7 +229,7 @@ impl TryFrom<proto::Service> for Service {
         let mut cidr_vips = Vec::new();
         for listed in &message.addresses {
             let vip = NetworkAddress::try_from(listed).map_err(in_field("addresses"))?;
-            let whole = if vip.address.is_ipv4() { 32 } else { 128 };
+            let whole = if listed.address.len() == 4 { 32 } else { 128 };
             match listed.length {
                 Some(length) if length != whole => {
                     let cidr: IpNet = address::cidr(&listed.address, length).map_err(in_field("addresses"))?;

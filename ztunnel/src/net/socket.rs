@@ -3,12 +3,17 @@
 //!
 //! The engine calls it on data threads. Everything is non-blocking. Which options go where is ztunnel.md §2.2 (N-03 to N-11).
 
+use std::ffi::OsString;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use mesh_proto::contract::mark::IN_CLIENT_S_NAME;
+use nix::sys::socket::{
+    getsockopt, setsockopt,
+    sockopt::{IpBindAddressNoPort, TcpCongestion},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::NetError;
@@ -66,6 +71,7 @@ impl SocketOptions {
 pub struct Listener {
     socket: Socket,
     transparent: bool,
+    paced: bool,
 }
 
 /// What accepted sockets of a listener inherit.
@@ -75,6 +81,8 @@ pub struct ListenOptions {
     pub keepalive: bool,
     /// Whether IP_TRANSPARENT is tried.
     pub transparent: Transparent,
+    /// Whether those who connect are in the same network namespace: see [`Listener::is_paced`].
+    pub near: bool,
 }
 
 /// Whether we may use addresses that are not ours (`ENABLE_ORIG_SRC`).
@@ -119,14 +127,24 @@ impl Listener {
         if listen.keepalive {
             options.keep_alive(&socket).map_err(failed("keepalive"))?;
         }
+        let paced = is_paced(&socket);
+        if listen.near && paced {
+            hurry(&socket);
+        }
         socket.bind(&SockAddr::from(address)).map_err(failed("bind"))?;
         socket.listen(BACKLOG).map_err(failed("listen"))?;
-        Ok(Self { socket, transparent })
+        Ok(Self { socket, transparent, paced })
     }
 
     /// Whether the kernel allowed IP_TRANSPARENT, hence spoofed sources for dials.
     pub fn is_transparent(&self) -> bool {
         self.transparent
+    }
+
+    /// Whether the namespace's congestion control sends by a timer (BBR does). Between two sockets of one namespace, where nothing can be congested, that is only work:
+    /// such sockets use one that does not.
+    pub fn is_paced(&self) -> bool {
+        self.paced
     }
 
     /// The address it is bound to.
@@ -178,6 +196,11 @@ impl Stream {
         (&self.socket).write(bytes)
     }
 
+    /// Writes what fits and lets the last of it wait for [`Stream::finish`], which must come at once: the FIN goes along.
+    pub fn write_before_end(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send_with_flags(bytes, libc::MSG_MORE | libc::MSG_NOSIGNAL)
+    }
+
     /// Writes what fits of several pieces.
     pub fn write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         (&self.socket).write_vectored(pieces)
@@ -186,6 +209,11 @@ impl Stream {
     /// Sends FIN.
     pub fn finish(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Turns keepalive on. It takes four calls or five, and nothing of it works before minutes have passed: what ends sooner need not pay for it.
+    pub fn keep_alive(&self, options: &SocketOptions) -> io::Result<()> {
+        options.keep_alive(&self.socket)
     }
 
     /// Closes with RST instead of FIN: the other side learns that its bytes did not arrive.
@@ -232,6 +260,8 @@ pub struct Dial {
     pub to: SocketAddr,
     /// The address to appear as, if not our own (N-09).
     pub from: Option<IpAddr>,
+    /// Whether the other end is in the same namespace, in which sockets are paced without need: see [`Listener::is_paced`].
+    pub hurry: bool,
 }
 
 /// A dial that was started.
@@ -257,22 +287,20 @@ impl Dial {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(self.to), kind, Some(Protocol::TCP)).map_err(failed("socket"))?;
         if let Some(mark) = options.mark {
-            socket.set_mark(mark).map_err(failed("SO_MARK"))?;
+            let spoofed = if self.from.is_some() { IN_CLIENT_S_NAME } else { 0 };
+            socket.set_mark(mark | spoofed).map_err(failed("SO_MARK"))?;
         }
         Ok(Stream { socket })
     }
 
-    /// Connects with a socket of [`Dial::socket`]; may happen anywhere.
+    /// Connects with a socket of [`Dial::socket`]; may happen anywhere. Keepalive is left to [`Stream::keep_alive`].
     pub fn connect(&self, stream: Stream) -> Result<Dialling, NetError> {
-        self.connect_with(stream, &SocketOptions { keepalive: None, ..SocketOptions::default() })
-    }
-
-    /// Like [`Dial::connect`], with keepalive.
-    pub fn connect_with(&self, stream: Stream, options: &SocketOptions) -> Result<Dialling, NetError> {
         let failed = |step| move |source| NetError::Socket { address: self.to, step, source };
         let socket = &stream.socket;
         socket.set_tcp_nodelay(true).map_err(failed("TCP_NODELAY"))?;
-        options.keep_alive(socket).map_err(failed("keepalive"))?;
+        if self.hurry {
+            hurry(socket);
+        }
         if let Some(from) = self.from
             && let Err(error) = spoof(socket, from)
         {
@@ -293,6 +321,16 @@ impl Dial {
         };
         Ok(Dialling { stream, connected })
     }
+}
+
+/// Whether the socket's congestion control, which is its namespace's so far, paces what it sends.
+fn is_paced(socket: &Socket) -> bool {
+    getsockopt(socket, TcpCongestion).is_ok_and(|name| name.as_encoded_bytes().starts_with(b"bbr"))
+}
+
+/// Takes the congestion control that is always there and sends at once. A kernel that refuses that goes on as it was.
+fn hurry(socket: &Socket) {
+    let _ = setsockopt(socket, TcpCongestion, &OsString::from("reno"));
 }
 
 /// Lets the socket carry an address that is not ours: IP_TRANSPARENT includes what IP_FREEBIND would allow. The port is left to the moment of connecting, so that many connections from
@@ -327,3 +365,6 @@ fn address_of(address: SockAddr) -> io::Result<SocketAddr> {
 }
 
 const BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests;

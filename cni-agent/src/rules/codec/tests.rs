@@ -89,6 +89,10 @@ fn what_we_never_write_is_kept_and_differs() {
     ));
     let directed = Attributes::default().number(CT_DREG, 1).number(CT_KEY, 8).bytes(CT_DIRECTION, &[1]);
     assert!(matches!(element("ct", &directed), Expression::Other { .. }));
+    let opening = Attributes::default().number(CT_DREG, 1).number(CT_KEY, 8).bytes(CT_DIRECTION, &[ORIGINAL]);
+    assert!(matches!(element("ct", &opening), Expression::Other { .. }));
+    let answers = Attributes::default().number(CT_KEY, 17).number(CT_SREG, 1).bytes(CT_DIRECTION, &[1]);
+    assert!(matches!(element("ct", &answers), Expression::Other { .. }));
     let goto = Attributes::default().number(IMMEDIATE_DREG, 0);
     let verdict = Attributes::default().bytes(VERDICT_CODE, &(-4_i32).to_be_bytes()).text(VERDICT_CHAIN, "there");
     let goto = goto.nested(IMMEDIATE_DATA, &Attributes::default().nested(DATA_VERDICT, &verdict));

@@ -63,3 +63,40 @@ impl Keepalive {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(20);
+    const TICK: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_ping_is_due_after_the_interval_and_the_end_after_the_timeout_not_a_moment_before() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(start, INTERVAL);
+        let due = start + INTERVAL;
+        assert_eq!(keepalive.deadline(), due);
+        assert_eq!(keepalive.check(due - TICK, TIMEOUT), Due::Nothing);
+        assert_eq!(keepalive.check(due, TIMEOUT), Due::Ping);
+        assert_eq!(keepalive.deadline(), due + TIMEOUT);
+        assert_eq!(keepalive.check(due + TIMEOUT - TICK, TIMEOUT), Due::Nothing);
+        assert_eq!(keepalive.check(due + TIMEOUT, TIMEOUT), Due::Gone);
+    }
+
+    #[test]
+    fn a_sign_of_life_puts_off_the_end_and_a_pong_the_next_ping() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(start, INTERVAL);
+        keepalive.heard(start + TICK, TIMEOUT);
+        assert_eq!(keepalive.deadline(), start + INTERVAL, "nothing waits for it");
+        assert!(!keepalive.pong(start + TICK, INTERVAL), "nor for a pong");
+        let due = start + INTERVAL;
+        assert_eq!(keepalive.check(due, TIMEOUT), Due::Ping);
+        keepalive.heard(due + INTERVAL, TIMEOUT);
+        assert_eq!(keepalive.deadline(), due + INTERVAL + TIMEOUT);
+        assert!(keepalive.pong(due + INTERVAL, INTERVAL));
+        assert_eq!(keepalive.deadline(), due + INTERVAL + INTERVAL);
+    }
+}

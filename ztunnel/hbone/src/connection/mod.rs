@@ -11,6 +11,8 @@ mod recent;
 mod send;
 mod state;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod window;
 

@@ -25,6 +25,12 @@ impl Connection {
         self.advance(now, input).map_err(|error| self.fail(error))
     }
 
+    /// Directly after [`Event::Data`], with the input as it was left: whether that stream's [`Event::End`] is known to follow in it, with no more data before.
+    /// Then the application's bytes and its FIN may leave in one packet. `false` says nothing.
+    pub fn end_follows(&self, stream: StreamId, input: &[u8]) -> bool {
+        self.input.reader.end_follows(stream.number, input)
+    }
+
     fn advance<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> Result<Option<Event<'i>>, ConnectionError> {
         loop {
             if let Some(event) = self.pending() {
@@ -352,6 +358,6 @@ impl Connection {
 }
 
 /// How many times `control_limit` may be queued, answers of the caller included.
-const OWN_CONTROL: usize = 4;
+pub(super) const OWN_CONTROL: usize = 4;
 /// The size of a header table before SETTINGS say otherwise.
 const DEFAULT_TABLE: u32 = 4096;

@@ -146,6 +146,9 @@ mod tests {
         recent.open(2_000_001);
         assert_eq!(recent.judge(1_999_999), Past::Skipped);
         assert_eq!(recent.judge(601), Past::Forgiven);
+        // A gap that is wide and not too wide to remember what lies before it.
+        recent.open(2_000_201);
+        assert_eq!((recent.judge(2_000_001), recent.judge(2_000_003)), (Past::Closed, Past::Skipped));
         recent.open(u32::MAX >> 1);
     }
 }

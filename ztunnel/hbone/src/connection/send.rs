@@ -19,7 +19,7 @@ impl Connection {
     pub fn request_room(&self) -> usize {
         let refused = self.role != Role::Client
             || self.is_going_away()
-            || self.streams.highest() > LAST_NUMBER
+            || self.streams.highest() >= LAST_NUMBER
             || self.output.control.len() > self.options.control_limit / 2;
         if refused { 0 } else { (self.stream_limit() as usize).saturating_sub(self.streams.open()) }
     }

@@ -178,3 +178,132 @@ impl SendWindow {
 pub(super) fn clock(start: Instant, now: Instant) -> u32 {
     now.saturating_duration_since(start).as_millis() as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: (u32, u32) = (1000, 4000);
+
+    /// The peer sends `length` bytes, the application takes them, and the window is judged.
+    fn take(window: &mut StreamWindow, length: u32, clock: u32, budget: &Budget, room: bool) {
+        assert!(window.arrive(length));
+        window.consume(length);
+        window.resize(clock, SIZES, budget, room);
+        window.credit();
+    }
+
+    /// A window that has grown from 1000 to 4000 bytes.
+    fn grown(budget: &Budget) -> StreamWindow {
+        let mut window = StreamWindow::new(1000, 0);
+        take(&mut window, 1000, 0, budget, true);
+        take(&mut window, 2000, 0, budget, true);
+        assert_eq!(window.grown(1000), 3000);
+        window
+    }
+
+    #[test]
+    fn only_what_has_arrived_can_be_held_and_what_is_taken_is_released() {
+        let mut window = StreamWindow::new(1000, 0);
+        assert!(window.arrive(600));
+        assert_eq!(window.can_hold(100), 100);
+        window.hold(100);
+        assert_eq!((window.held(), window.can_hold(1000)), (100, 500));
+        window.hold(500);
+        assert_eq!((window.held(), window.can_hold(1)), (600, 0));
+        assert_eq!(window.consume(250), 250);
+        assert_eq!((window.held(), window.is_empty()), (350, false));
+        assert_eq!(window.consume(u32::MAX), 350);
+        assert_eq!((window.held(), window.is_empty()), (0, true));
+        // What was never held is taken first.
+        assert!(window.arrive(300));
+        window.hold(100);
+        assert_eq!((window.consume(200), window.consume(60), window.held()), (0, 60, 40));
+    }
+
+    #[test]
+    fn a_window_doubles_when_a_whole_one_was_taken_within_a_second() {
+        let budget = Budget::node(1 << 20);
+        let mut window = StreamWindow::new(1000, u32::MAX - 9);
+        take(&mut window, 999, u32::MAX, &budget, true);
+        assert_eq!(window.grown(1000), 0);
+        // A second later, the clock having come round.
+        take(&mut window, 1, 990, &budget, true);
+        assert_eq!(window.grown(1000), 1000);
+        take(&mut window, 2000, 1991, &budget, true);
+        assert_eq!(window.grown(1000), 1000, "a millisecond too late");
+        take(&mut window, 2000, 1992, &budget, true);
+        assert_eq!(window.grown(1000), 3000, "counted anew");
+        take(&mut window, 4000, 1992, &budget, true);
+        assert_eq!(window.grown(1000), 3000, "the most it may be");
+    }
+
+    #[test]
+    fn a_window_does_not_double_while_more_than_a_quarter_of_it_waits() {
+        let budget = Budget::node(1 << 20);
+        for (waiting, expected) in [(250, 1000), (251, 0)] {
+            let mut window = StreamWindow::new(1000, 0);
+            assert!(window.arrive(1000));
+            window.consume(500);
+            window.resize(0, SIZES, &budget, true);
+            assert_eq!(window.credit(), Some(500));
+            assert!(window.arrive(waiting));
+            window.consume(500);
+            window.resize(0, SIZES, &budget, true);
+            assert_eq!(window.grown(1000), expected, "{waiting}");
+        }
+    }
+
+    #[test]
+    fn what_a_window_grows_by_is_promised_and_no_more() {
+        // Four times the limit may be promised: room for one step from 1000 to 2000.
+        let budget = Budget::node(250);
+        let mut window = StreamWindow::new(1000, 0);
+        take(&mut window, 1000, 0, &budget, true);
+        assert_eq!(window.grown(1000), 1000);
+        take(&mut window, 2000, 0, &budget, true);
+        assert_eq!(window.grown(1000), 1000);
+        assert!(!budget.promise(1));
+    }
+
+    #[test]
+    fn a_window_shrinks_when_the_connection_or_the_budget_has_no_room_and_gives_back_what_it_gave_up() {
+        for pressed in [false, true] {
+            let budget = Budget::node(1000);
+            let mut window = grown(&budget);
+            if pressed {
+                budget.charge(501).unwrap();
+            }
+            for expected in [1000, 0, 0] {
+                // What it may send already it may send, so it takes whole windows of the old size.
+                assert!(window.arrive(4000));
+                window.consume(4000);
+                window.resize(0, SIZES, &budget, pressed);
+                window.open = 4000;
+                assert_eq!(window.grown(1000), expected);
+            }
+            budget.refund(if pressed { 501 } else { 0 });
+            assert!(budget.promise(4000), "all of it is free again");
+        }
+    }
+
+    #[test]
+    fn credit_is_given_back_a_quarter_at_a_time() {
+        let mut window = StreamWindow::new(1002, 0);
+        assert!(window.arrive(500));
+        window.consume(249);
+        assert_eq!(window.credit(), None);
+        window.consume(1);
+        assert_eq!(window.credit(), Some(250));
+        assert_eq!((window.open, window.credit()), (752, None));
+        assert!(!window.arrive(753) && window.arrive(752));
+
+        let mut tiny = StreamWindow::new(3, 0);
+        assert_eq!(tiny.credit(), None, "nothing is no credit");
+
+        let mut whole = ConnectionWindow::new(1000);
+        assert!(whole.arrive(1000) && !whole.arrive(1));
+        assert_eq!((whole.received(249), whole.received(1)), (None, Some(250)));
+        assert!(!whole.arrive(251) && whole.arrive(250));
+    }
+}

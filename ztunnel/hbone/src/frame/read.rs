@@ -129,6 +129,21 @@ impl Head {
 }
 
 impl Reader {
+    /// Whether the DATA frame of which a piece was handed out last, or an empty one right behind it in `input`, ends `stream`.
+    pub(crate) fn end_follows(&self, stream: u32, input: &[u8]) -> bool {
+        match self.state {
+            State::Data { left: 0, padding, end: true } => input.len() >= usize::from(padding),
+            State::Data { left: 0, padding: 0, end: false } => input.first_chunk().is_some_and(|&next| {
+                let head = Head::new(next);
+                head.kind == kind::DATA
+                    && head.length == 0
+                    && head.stream == stream
+                    && head.flags & flag::END_STREAM != 0
+            }),
+            _ => false,
+        }
+    }
+
     /// A reader that expects the client's preface first (`server`), or frames at once.
     pub(crate) fn new(server: bool, max_frame_size: u32, max_block: u32) -> Self {
         Self {

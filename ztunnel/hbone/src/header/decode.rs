@@ -176,3 +176,69 @@ fn integer(block: &[u8], at: usize, mask: u8) -> Result<(usize, usize), HeaderEr
     }
     Err(HeaderError::Cut)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(block: &[u8], limits: Limits) -> (Vec<String>, Size) {
+        let mut fields = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let size = Decoder::new()
+            .decode(block, limits, |name, value| fields.push(format!("{}: {}", text(name), text(value))))
+            .unwrap();
+        (fields, size)
+    }
+
+    fn fields(block: &[u8]) -> Vec<String> {
+        decoded(block, Limits { bytes: 1000, fields: 10 }).0
+    }
+
+    #[test]
+    fn every_form_of_a_literal_is_read() {
+        // Never indexed, not indexed and indexed; with a new name and with one of the table, whose number fits the byte or does not.
+        for form in [0x10, 0x00, 0x40] {
+            assert_eq!(fields(&[form, 1, b'a', 1, b'b']), ["a: b"], "{form:x}");
+            assert_eq!(fields(&[form | 4, 1, b'/']), [":path: /"], "{form:x}");
+        }
+        for block in [&[0x0f, 1, 1, b'x'][..], &[0x1f, 1, 1, b'x'], &[0x50, 1, b'x']] {
+            assert_eq!(fields(block), ["accept-encoding: x"], "{block:x?}");
+        }
+        assert_eq!(fields(&[0x82, 0x84]), [":method: GET", ":path: /"]);
+    }
+
+    #[test]
+    fn huffman_is_undone_wherever_it_stands() {
+        // `a` is 00011, and ones behind it.
+        let (plain, coded) = ([1, b'a'], [0x81, 0x1f]);
+        for name in [plain, coded] {
+            for value in [plain, coded] {
+                let field = [&[0][..], &name, &value].concat();
+                assert_eq!(fields(&field), ["a: a"]);
+                assert_eq!(fields(&[&field[..], &field].concat()), ["a: a", "a: a"]);
+                assert_eq!(fields(&[&[0x20][..], &field].concat()), ["a: a"], "behind a change of the table's size");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_emptied_before_a_coded_field_is_empty() {
+        let mut decoder = Decoder::new();
+        let mut read = |block: &[u8]| decoder.decode(block, Limits { bytes: 1000, fields: 10 }, |_, _| {}).is_ok();
+        assert!(read(&[0x40, 1, b'a', 1, b'b']) && read(&[0xbe]), "the first entry of the table");
+        assert!(read(&[0x20, 0, 0x81, 0x1f, 1, b'b']));
+        assert!(!read(&[0xbe]));
+    }
+
+    #[test]
+    fn the_size_of_a_list_is_that_of_the_standard_to_the_byte() {
+        let block = [0, 3, b'a', b'b', b'c', 4, b'd', b'e', b'f', b'g'].repeat(8);
+        let most = 8 * (3 + 4 + 32);
+        let size = |bytes| decoded(&block, Limits { bytes, fields: 8 }).1;
+        assert!(matches!(size(most), Size::Within));
+        assert!(matches!(size(most - 1), Size::Over));
+        assert!(matches!(size(most / 4), Size::Over));
+        assert!(matches!(size(most / 4 - 1), Size::Absurd));
+        assert!(matches!(decoded(&block, Limits { bytes: most, fields: 7 }).1, Size::Over));
+    }
+}

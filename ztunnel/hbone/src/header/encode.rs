@@ -210,10 +210,30 @@ mod tests {
         }
     }
 
+    /// RFC 7541 §5.1 and C.1, with a prefix of seven bits.
+    #[test]
+    fn lengths_have_the_form_of_the_standard() {
+        for (size, expected) in [
+            (0, &[0][..]),
+            (126, &[126]),
+            (127, &[127, 0]),
+            (128, &[127, 1]),
+            (254, &[127, 127]),
+            (255, &[127, 0x80, 1]),
+            (1337, &[127, 0xba, 9]),
+            (16_510, &[127, 0xff, 0x7f]),
+            (16_511, &[127, 0x80, 0x80, 1]),
+        ] {
+            let mut out = Vec::new();
+            length(&mut out, size);
+            assert_eq!(out, expected, "{size}");
+        }
+    }
+
     #[test]
     fn a_string_has_the_same_form_whether_its_length_is_known_before_or_behind_it() {
         for size in [0, 1, 126, 127, 128, 254, 255, 256, 16_510, 16_511, 20_000] {
-            let bytes: Vec<u8> = (0..size).map(|n| n as u8).collect();
+            let bytes: Vec<u8> = (0..size).map(|n| (n % 255 + 1) as u8).collect();
             let (mut before, mut behind) = (b"x".to_vec(), b"x".to_vec());
             string(&mut before, &bytes);
             let start = begin_string(&mut behind);

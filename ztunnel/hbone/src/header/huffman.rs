@@ -165,6 +165,9 @@ mod tests {
         assert_eq!(decode(&[0b0001_1110]), None);
         assert_eq!(decode(&[0b0001_1111, 0xff]), None);
         assert_eq!(decode(&[0xff; 4]), None);
+        // A code that ends with its byte, and a whole byte of ones behind it.
+        assert_eq!(decode(&[0xf8]), Some(b"&".to_vec()));
+        assert_eq!(decode(&[0xf8, 0xff]), None);
     }
 
     proptest! {

@@ -127,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn port_and_address_are_those_written() {
+        let (ip, name) = (parse("10.0.0.1:80").unwrap(), parse("web:81").unwrap());
+        assert_eq!((ip.port(), ip.ip()), (80, Some([10, 0, 0, 1].into())));
+        assert_eq!((name.port(), name.ip()), (81, None));
+    }
+
+    #[test]
     fn names_are_brought_into_one_form() {
         assert_eq!(parse("Web.Default.:80").unwrap(), Authority::Name { host: "web.default".into(), port: 80 });
     }

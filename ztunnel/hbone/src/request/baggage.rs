@@ -125,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_read_by_its_own_name() {
+        let text = "k8s.cluster.name=a,k8s.namespace.name=b,k8s.deployment.name=c,service.name=d,service.version=e,cloud.region=f,cloud.availability_zone=g";
+        let baggage = Baggage::new(text).unwrap();
+        let fields = baggage.fields();
+        assert_eq!((fields.canonical_revision, fields.region, fields.zone), ("e", "f", "g"));
+        assert_eq!(fields.to_string(), text);
+    }
+
+    #[test]
     fn empty_values_are_left_out_and_order_is_fixed() {
         let fields = BaggageFields { namespace: "a", zone: "z", region: "r", ..Default::default() };
         assert_eq!(fields.to_string(), "k8s.namespace.name=a,cloud.region=r,cloud.availability_zone=z");

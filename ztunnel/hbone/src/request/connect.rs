@@ -47,3 +47,14 @@ impl ConnectAnswer {
         (200..300).contains(&self.status)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_hundreds_are_a_success() {
+        let successes = [199, 200, 299, 300, 503].map(|status| ConnectAnswer { status, baggage: None }.is_success());
+        assert_eq!(successes, [false, true, true, false, false]);
+    }
+}

@@ -26,7 +26,7 @@ impl Forwarded {
             let (key, value) = (key.trim(), unquote(value.trim()));
             if key.eq_ignore_ascii_case("for") && forwarded.client.is_none() {
                 forwarded.client = value.parse().ok();
-            } else if key.eq_ignore_ascii_case("host") && forwarded.host.is_none() && !value.is_empty() {
+            } else if key.eq_ignore_ascii_case("host") && forwarded.host.is_none() && is_host(value) {
                 forwarded.host = Some(value.into());
             }
         }
@@ -41,6 +41,11 @@ impl Forwarded {
 
 fn unquote(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+}
+
+/// No host name has spaces or quotes in it, and one that had would be read as another when it is written without quotes.
+fn is_host(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
 }
 
 impl fmt::Display for Forwarded {
@@ -83,6 +88,14 @@ mod tests {
     fn the_first_host_with_a_value_counts_and_quotes_are_optional() {
         assert_eq!(Forwarded::parse(b"host=;Host=\"a\";host=b").host.as_deref(), Some("a"));
         assert_eq!(Forwarded::parse(b"for=unknown ; host=a").host.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_host_that_could_not_be_written_as_it_is_is_absent() {
+        for value in [&b"host=\"\n\""[..], b"host=\" a\"", b"host=a b", b"host=\"\"a\"\"", b"host=\"a"] {
+            assert!(Forwarded::parse(value).is_empty(), "{value:?}");
+        }
+        assert_eq!(Forwarded::parse(b"host=a b;host=\"c\"").host.as_deref(), Some("c"));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct End {
     pub largest: usize,
     /// Streams that were told that they may send, in order.
     told: Vec<StreamId>,
+    /// Streams whose end was known with their last bytes.
+    pub foreseen: Vec<StreamId>,
 }
 
 /// The byte at a place of any application's stream.
@@ -82,6 +84,7 @@ impl End {
             frames: 0,
             largest: 0,
             told: Vec::new(),
+            foreseen: Vec::new(),
         }
     }
 
@@ -113,7 +116,13 @@ impl End {
     pub fn read(&mut self, now: Instant, mut input: &[u8]) {
         loop {
             match self.conn.next_event(now, &mut input) {
-                Ok(Some(event)) => self.act(now, &event),
+                Ok(Some(event)) => {
+                    if let Event::Data { stream, .. } = event {
+                        assert!(!self.foreseen.contains(&stream), "data where the end was foreseen");
+                        self.foreseen.extend(self.conn.end_follows(stream, input).then_some(stream));
+                    }
+                    self.act(now, &event);
+                }
                 Ok(None) => break,
                 Err(ConnectionError::Ended) if self.error.is_some() => break,
                 Err(error) => {
@@ -123,6 +132,9 @@ impl End {
             }
         }
         assert!(self.error.is_some() || input.is_empty(), "None with input left");
+        let is_over =
+            |stream: &StreamId| !self.conn.is_open(*stream) || self.apps.get(stream).is_none_or(|app| app.ended);
+        assert!(self.error.is_some() || self.foreseen.iter().all(is_over), "an end was foreseen and did not come");
     }
 
     fn act(&mut self, now: Instant, event: &Event<'_>) {

@@ -31,7 +31,7 @@ services:
 - {name: canary, namespace: d, hostname: canary.d, vips: [/10.9.0.7], ports: {80: 80}, weightedWaypoints: [{destination: {destination: d/wp.d}, weight: 1}]}
 - {name: elsewhere, namespace: d, hostname: elsewhere.d, vips: [/10.9.0.11], ports: {80: 80}, waypoint: {destination: /10.0.2.2}}
 - {name: wp, namespace: d, hostname: wp.d, vips: [/10.9.0.9], ports: {15008: 15008}}
-- {name: tunnelled, namespace: d, hostname: tunnelled.d, vips: ['/fd00:9::1', other/10.9.0.12, /10.9.0.12], ports: {80: 80}}
+- {name: tunnelled, namespace: d, hostname: tunnelled.d, vips: ['/fd00:9::1', other/10.9.0.13, /10.9.0.12], ports: {80: 80}}
 - {name: headless, namespace: d, hostname: headless.d, vips: [], ports: {80: 80}}
 ";
 

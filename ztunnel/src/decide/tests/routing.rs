@@ -242,7 +242,26 @@ services:
     };
     let with_port = waypoint(", applicationTunnel: {protocol: PROXY, port: 15088}");
     assert_eq!(leg(&with_port, "client", "10.9.0.1:80"), pair("10.0.0.9:15008", "10.9.0.1:80"));
-    assert!(matches!(rejected(&waypoint(""), "client", "10.9.0.1:80"), RouteError::Waypoint { .. }));
+    for (without, why) in [("", "no tunnel"), (", applicationTunnel: {protocol: PROXY}", "a tunnel that names no port")]
+    {
+        let error = rejected(&waypoint(without), "client", "10.9.0.1:80");
+        assert!(matches!(error, RouteError::Waypoint { .. }), "{why}: {error:?}");
+    }
+}
+
+#[test]
+fn a_waypoint_whose_service_has_no_such_port_is_not_dialled_at_one_its_pod_lists() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [], protocol: HBONE}
+- {uid: w, name: w, namespace: d, workloadIps: [10.0.0.9], services: {d/wp: {15008: 15008}}}
+services:
+- {name: wp, namespace: d, hostname: wp, vips: [], ports: {80: 80}}
+- {name: s, namespace: d, hostname: s, vips: [/10.9.0.1], ports: {80: 80}, waypoint: {destination: d/wp}}
+",
+    );
+    assert!(matches!(rejected(&snapshot, "client", "10.9.0.1:80"), RouteError::Waypoint { .. }));
 }
 
 #[test]
@@ -277,6 +296,26 @@ services:
     assert!((1700..1900).contains(&share(&nine_to_one, "10.0.0.8")));
     assert_eq!(share(&snapshot([0, 5]), "10.0.0.9"), 2000);
     assert_eq!(share(&snapshot([0, 0]), "10.0.0.7"), 2000, "without weights the single one stands");
+}
+
+#[test]
+fn waypoints_without_weight_are_not_gone_round() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [], protocol: HBONE}
+- {uid: w1, name: w1, namespace: d, workloadIps: [10.0.0.8]}
+- {uid: e, name: e, namespace: d, workloadIps: [10.0.0.1], services: {d/s: {80: 80}}}
+services:
+- name: s
+  namespace: d
+  hostname: s
+  vips: [/10.9.0.1]
+  ports: {80: 80}
+  weightedWaypoints: [{destination: {destination: /10.0.0.8}, weight: 0}]
+",
+    );
+    assert_eq!(leg(&snapshot, "client", "10.9.0.1:80"), pair("10.0.0.8:15008", "10.9.0.1:80"));
 }
 
 #[test]
@@ -323,6 +362,21 @@ services: [{name: s, namespace: d, hostname: s, vips: [/10.9.0.1], ports: {80: 8
     let hbone = over_hbone(&snapshot, "client", "10.9.0.1:80");
     assert_eq!((hbone.hop.to_string(), hbone.authority.to_string()), pair("10.0.0.2:15008", "10.0.0.2:8080"));
     assert_eq!(hbone.expected.to_string(), "spiffe://cluster.local/ns/d/sa/b");
+}
+
+#[test]
+fn an_endpoint_in_the_mesh_answers_in_its_own_name_even_where_a_pod_has_its_address() {
+    let snapshot = mesh(
+        "
+workloads:
+- {uid: a, name: client, namespace: d, workloadIps: [10.0.0.1], protocol: HBONE}
+- {uid: c//Pod/d/b, name: b, namespace: d, serviceAccount: b, workloadIps: [10.0.0.2], protocol: HBONE}
+- {uid: entry, name: entry, namespace: d, serviceAccount: entry, workloadIps: [10.0.0.2], protocol: HBONE, services: {d/s: {80: 8080}}}
+services: [{name: s, namespace: d, hostname: s, vips: [/10.9.0.1], ports: {80: 80}}]
+",
+    );
+    let hbone = over_hbone(&snapshot, "client", "10.9.0.1:80");
+    assert_eq!(hbone.expected.to_string(), "spiffe://cluster.local/ns/d/sa/entry");
 }
 
 #[test]

@@ -151,7 +151,8 @@ fn a_peer_that_never_answers_is_not_asked_again() {
 
 #[test]
 fn a_hundred_connections_to_a_silent_hop_are_one_dial_and_all_are_told() {
-    let world = World::start_with("", |options| options.deadlines.handshake = Duration::from_secs(4));
+    // Long enough for a hundred connections to be accepted before it on a machine that is busy: whoever comes later would dial anew.
+    let world = World::start_with("", |options| options.deadlines.handshake = PATIENCE / 2);
     let (listener, target) = played(&world);
     let dials = Arc::new(AtomicUsize::new(0));
     let counted = dials.clone();
@@ -165,9 +166,9 @@ fn a_hundred_connections_to_a_silent_hop_are_one_dial_and_all_are_told() {
     let door = world.door_to(target);
     let mut streams: Vec<_> = (0..100).map(|_| dial(door)).collect();
     wait_for("all accepted", || world.client.totals(Reporter::Source).opened == 100, || world.client.log());
-    assert_eq!(dials.load(Ordering::Relaxed), 1);
+    wait_for("a dial", || dials.load(Ordering::Relaxed) > 0, || world.client.log());
     streams.iter_mut().for_each(expect_reset);
-    let told = || world.client.log().matches("the peer did not finish the TLS handshake within 4s").count();
+    let told = || world.client.log().matches("the peer did not finish the TLS handshake within 10s").count();
     wait_for("100 lines", || told() == 100, || world.client.log());
     assert_eq!(dials.load(Ordering::Relaxed), 1);
 }

@@ -84,6 +84,53 @@ fn addresses_of_four_and_sixteen_bytes_are_read() {
 }
 
 #[test]
+fn an_ipv4_address_in_ipv6_notation_is_one_of_ipv4() {
+    let mapped = |last: u8| [&[0; 10][..], &[0xff, 0xff, 10, 0, 0, last]].concat();
+    let message = proto::Workload {
+        uid: "u".into(),
+        namespace: "ns".into(),
+        addresses: vec![mapped(1), vec![10, 0, 0, 2]],
+        ..Default::default()
+    };
+    let workload = Workload::try_from(message).unwrap();
+    assert_eq!(workload.addresses, [[10, 0, 0, 1], [10, 0, 0, 2]].map(std::net::IpAddr::from));
+
+    let at = |length| proto::NetworkAddress { network: "n".into(), address: mapped(1), length };
+    let message = proto::Service {
+        namespace: "ns".into(),
+        hostname: "h".into(),
+        addresses: vec![at(None), at(Some(128)), at(Some(120)), at(Some(32))],
+        ..Default::default()
+    };
+    let service = Service::try_from(message.clone()).unwrap();
+    assert_eq!(service.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["n/10.0.0.1", "n/10.0.0.1"]);
+    let ranges = |service: &Service| service.cidr_vips.iter().map(|range| range.cidr.to_string()).collect::<Vec<_>>();
+    assert_eq!(ranges(&service), ["10.0.0.0/24", "::/32"]);
+    let wrong = proto::Service { addresses: vec![at(Some(129))], ..message };
+    assert!(Service::try_from(wrong).is_err());
+}
+
+#[test]
+fn a_deny_of_a_range_in_ipv6_notation_is_not_switched_off_by_it() {
+    let range = security::Address { address: [&[0; 10][..], &[0xff, 0xff, 10, 0, 0, 0]].concat(), length: 104 };
+    let rule = |range| security::Rule {
+        clauses: vec![security::Clause {
+            matches: vec![security::Match { source_ips: vec![range], ..Default::default() }],
+        }],
+    };
+    let policy = |range| security::Authorization {
+        name: "p".into(),
+        namespace: "ns".into(),
+        action: security::Action::Deny.into(),
+        rules: vec![rule(range)],
+        ..Default::default()
+    };
+    let plain = security::Address { address: vec![10, 0, 0, 0], length: 8 };
+    let [mapped, plain] = [range, plain].map(|range| Policy::try_from(&policy(range)).unwrap());
+    assert_eq!(mapped, plain);
+}
+
+#[test]
 fn an_address_shorter_than_a_host_is_a_range_of_virtual_addresses() {
     let at = |bytes: &[u8], length| proto::NetworkAddress { network: "n".into(), address: bytes.to_vec(), length };
     let message = proto::Service {

@@ -2,6 +2,8 @@
 //! A CA that is away, slow, or answers nonsense: what is in force goes on to its end, who waits is told why, the CA is
 //! called seldom, and once it is well it takes one call.
 
+use std::sync::atomic::AtomicBool;
+
 use super::super::server::NEVER;
 use super::*;
 
@@ -70,42 +72,50 @@ impl World {
 
 #[tokio::test]
 async fn what_is_in_force_goes_on_to_its_end_and_a_ca_that_is_well_again_is_heard() {
+    /// Renewals begin at half of it, which is long before its end.
+    const SECONDS: i64 = 12;
+    /// The first delay is a second and each is twice the one before: more calls than these take longer than this test may.
+    const MOST_REFUSED: usize = 8;
     let (tasks, authority) = (Tasks::new(), Arc::new(Authority::new()));
     let signing = Arc::clone(&authority);
-    let (calls, well) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(1)));
-    let (counted, is_well) = (Arc::clone(&calls), Arc::clone(&well));
+    let (signed, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let is_well = Arc::new(AtomicBool::new(false));
+    let (well, signs, refuses) = (Arc::clone(&is_well), Arc::clone(&signed), Arc::clone(&refused));
     let mut world = World::new(&tasks, &authority, move |request| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        match is_well.load(Ordering::Relaxed) {
-            0 => Err(Status::permission_denied("no more")),
-            _ => Ok(IstioCertificateResponse { cert_chain: vec![signing.sign(&request.csr, 6), signing.root.clone()] }),
-        }
+        // One, then none until it is well, and then one that is good for longer than anything here.
+        let seconds = match (signs.load(Ordering::Relaxed), well.load(Ordering::Relaxed)) {
+            (0, _) => SECONDS,
+            (_, true) => 3600,
+            (_, false) => {
+                refuses.fetch_add(1, Ordering::Relaxed);
+                return Err(Status::permission_denied("no more"));
+            }
+        };
+        signs.fetch_add(1, Ordering::Relaxed);
+        Ok(IstioCertificateResponse { cert_chain: vec![signing.sign(&request.csr, seconds), signing.root.clone()] })
     })
     .await;
     world.orders.send(want("pod", Some(id("a")))).unwrap();
     assert_eq!(world.outcome().await, Outcome::Changed(id("a")));
-    well.store(0, Ordering::Relaxed);
-    let first = Arc::clone(&world.published.load()[&id("a")]);
-    let end = first.not_after();
+    let end = world.published.load()[&id("a")].not_after();
     // Renewals fail; nothing is said before the end, and then it is taken out of use.
     assert_eq!(world.outcome().await, Outcome::Changed(id("a")));
+    // The clocks of the schedule and of certificates may differ by a little; a slow machine comes later still.
     let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
-    assert!(left < Duration::from_millis(500), "withdrawn {left:?} too early");
+    assert!(left < Duration::from_secs(1), "withdrawn {left:?} too early");
     assert!(world.published.load().is_empty());
     let Outcome::Refused(_, reason) = world.outcome().await else { panic!("who waits is not told") };
     assert!(reason.contains("no more"), "{reason}");
 
-    // However many connections ask, the next call is due within seconds, and it is one.
-    well.store(1, Ordering::Relaxed);
-    let before = calls.load(Ordering::Relaxed);
+    // However many connections ask, it takes one call. One that is under way still may be refused.
+    is_well.store(true, Ordering::Relaxed);
     for _ in 0..1000 {
         world.orders.send(Order::Need(id("a"))).unwrap();
     }
-    let start = std::time::Instant::now();
     while !matches!(world.outcome().await, Outcome::Changed(_)) {}
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert_eq!(calls.load(Ordering::Relaxed) - before, 1);
-    assert!(before <= 6, "{before} calls in six seconds");
+    assert_eq!(signed.load(Ordering::Relaxed), 2);
+    let refused = refused.load(Ordering::Relaxed);
+    assert!((1..=MOST_REFUSED).contains(&refused), "{refused} calls were refused");
     assert_eq!(world.published.load().len(), 1);
 }
 

@@ -166,6 +166,43 @@ fn a_header_block_has_a_limit_in_bytes_and_in_pieces() {
     assert_eq!(refused(&bytes).code(), ErrorCode::ENHANCE_YOUR_CALM);
 }
 
+/// Whether the end is known with the first bytes of the first frame, of which so many bytes of all have come.
+fn foresees(frames: &[Vec<u8>], arrived: usize) -> bool {
+    let bytes = frames.concat();
+    let (mut reader, mut input) = (reader(), &bytes[..arrived.min(bytes.len())]);
+    loop {
+        match reader.next(&mut input).unwrap() {
+            Some(Piece::Data(_)) => return reader.end_follows(1, input),
+            Some(_) => {}
+            None => panic!("no data"),
+        }
+    }
+}
+
+#[test]
+fn an_end_is_foreseen_only_when_all_of_it_has_come() {
+    let data = |flags, payload: &[u8]| frame(kind::DATA, flags, 1, payload);
+    let ended = [data(flag::END_STREAM, b"abc")];
+    assert!(foresees(&ended, 12) && !foresees(&ended, 11));
+    // Two bytes of padding.
+    let padded = [data(flag::END_STREAM | flag::PADDED, b"\x02abc\0\0")];
+    assert!(foresees(&padded, 15) && !foresees(&padded, 14) && !foresees(&padded, 13));
+    let apart = [data(0, b"abc"), data(flag::END_STREAM, b"")];
+    assert!(foresees(&apart, 21) && !foresees(&apart, 20) && !foresees(&apart, 12));
+    for other in [
+        data(0, b""),
+        data(flag::END_STREAM, b"d"),
+        frame(kind::DATA, flag::END_STREAM, 3, b""),
+        frame(kind::HEADERS, flag::END_STREAM, 1, b""),
+    ] {
+        assert!(!foresees(&[data(0, b"abc"), other.clone()], 100), "{other:?}");
+    }
+    assert!(
+        !foresees(&[data(flag::PADDED, b"\x01abc\0"), data(flag::END_STREAM, b"")], 100),
+        "not looked for behind padding"
+    );
+}
+
 #[test]
 fn an_absurd_settings_frame_is_refused_by_its_header() {
     let header = &frame(kind::SETTINGS, 0, 0, &[0; 65 * 6])[..9];
@@ -203,4 +240,38 @@ proptest! {
         read(&mut reader, &[&bytes]);
         prop_assert!(reader.block.capacity() <= 8192);
     }
+}
+
+#[test]
+fn settings_and_continuations_may_be_as_many_as_their_limits() {
+    let settings = |entries: usize| frame(kind::SETTINGS, 0, 0, &[0, 9, 0, 0, 0, 0].repeat(entries));
+    assert_eq!(read(&mut reader(), &[&settings(64)]).len(), 65);
+    assert_eq!(refused(&settings(65)), ConnectionError::Flood(crate::flood::Kind::Settings));
+
+    let block = |frames: usize| {
+        let rest = frame(kind::CONTINUATION, 0, 1, b"x").repeat(frames - 2);
+        [frame(kind::HEADERS, 0, 1, b"x"), rest, frame(kind::CONTINUATION, flag::END_HEADERS, 1, b"x")].concat()
+    };
+    assert!(matches!(&read(&mut reader(), &[&block(16)])[..], [Told::Piece(_), Told::Piece(_)]));
+    assert!(matches!(refused(&block(17)), ConnectionError::HeaderBlock { .. }));
+}
+
+#[test]
+fn a_priority_is_no_padding() {
+    let payload = [0x80, 0, 0, 3, 200, b'x'];
+    let told = read(&mut reader(), &[&frame(kind::HEADERS, flag::PRIORITY | flag::END_HEADERS, 1, &payload)]);
+    assert!(matches!(&told[1], Told::Piece(text) if text.contains("[120]")), "{told:?}");
+}
+
+#[test]
+fn while_padding_is_awaited_there_is_nothing_to_tell() {
+    let whole = frame(kind::DATA, flag::PADDED, 1, &[2, b'x', 0, 0]);
+    let mut reader = reader();
+    let mut input = &whole[..whole.len() - 2];
+    let mut pieces = 0;
+    while reader.next(&mut input).unwrap().is_some() {
+        pieces += 1;
+        assert!(pieces < 10, "without input");
+    }
+    assert_eq!(pieces, 3, "the beginning, the length of the padding, and the data");
 }

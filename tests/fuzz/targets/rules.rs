@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+//! See `cni_agent::rules::fuzz::rules`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| cni_agent::rules::fuzz::rules(input));
