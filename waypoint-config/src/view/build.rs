@@ -197,7 +197,7 @@ impl Candidates {
             Kind::Service => self.services.insert(name),
             Kind::AuthorizationPolicy => self.authorizations.insert(name),
             Kind::PeerAuthentication => self.peers.insert(name),
-            Kind::Namespace | Kind::Node | Kind::ServiceAccount => false,
+            _ => false,
         };
     }
 
@@ -235,7 +235,7 @@ impl Candidates {
                 self.pods_with(store, place, &selector.match_labels);
                 self.peers.extend(store.peer_authentications(place).map(|peer| policy::name(&peer.metadata)));
             }
-            Object::Pod(_) | Object::ServiceAccount(_) => {}
+            _ => {}
         }
     }
 
