@@ -20,7 +20,7 @@ pub use gateway_api::experimental::{
     gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
     referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute,
 };
-pub use object::{Key, Kind, Object, ObjectError, UnknownKind};
+pub use object::{Key, Kind, Object, ObjectError, Stored, UnknownKind};
 pub use policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, FromEntry, Mode, MutualTls, Operation,
     PeerAuthentication, PeerAuthenticationSpec, Provider, Rule, Source, TargetReference, ToEntry,

@@ -66,6 +66,15 @@ macro_rules! kinds {
             $($(#[$doc])* $kind(Arc<$kind>),)+
         }
 
+        $(impl Stored for $kind {
+            fn of(object: &Object) -> Option<&Arc<Self>> {
+                match object {
+                    Object::$kind(object) => Some(object),
+                    _ => None,
+                }
+            }
+        })+
+
         impl Object {
             /// Its kind.
             pub fn kind(&self) -> Kind {
@@ -127,6 +136,23 @@ kinds! {
     PeerAuthentication "PeerAuthentication" true ["security.istio.io/v1" "security.istio.io/v1beta1"]
     /// `security.istio.io/RequestAuthentication`
     RequestAuthentication "RequestAuthentication" true ["security.istio.io/v1" "security.istio.io/v1beta1"]
+}
+
+/// A type an [`Object`] can be of.
+pub trait Stored: Sized {
+    /// The object, if it is of this type.
+    fn of(object: &Object) -> Option<&Arc<Self>>;
+}
+
+impl Kind {
+    /// What a reference means: references name group and kind, without a version. The core group is empty, or `core`.
+    pub fn of_reference(group: &str, kind: &str) -> Option<Self> {
+        let version = match group {
+            "" | "core" => "v1".to_owned(),
+            group => format!("{group}/v1"),
+        };
+        Self::of(&version, kind).ok()
+    }
 }
 
 /// The kind is none the control plane reads. Not a mistake: a directory may hold a Deployment, too.
