@@ -9,6 +9,7 @@ mod peer;
 mod render;
 mod resources;
 mod service;
+mod waypoint;
 mod workload;
 
 pub use notice::{Effect, Notice};
