@@ -95,8 +95,8 @@ impl Candidates {
             Object::GatewayClass(_) => {
                 let gateways = store.gateways_of(name).map(|gateway| policy::name(&gateway.metadata));
                 self.gateways.extend(gateways);
+                self.judge_policies(store, Kind::GatewayClass, "", name);
             }
-            // Its policies by class depend on its class alone.
             Object::Gateway(_) => {
                 self.subjects.insert(Subject::Waypoint(Name::new(namespace, name)));
                 self.judge_policies(store, Kind::Gateway, namespace, name);

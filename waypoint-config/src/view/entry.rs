@@ -94,12 +94,13 @@ pub(super) fn endpoints(scene: &Scene<'_>, entry: &ServiceEntry) -> Vec<Workload
             let host = scene.mesh.hostname(key);
             let endpoint = WorkloadEntrySpec { address: host.clone(), ..WorkloadEntrySpec::default() };
             let services = by_entry(scene, entry, std::slice::from_ref(key), &endpoint);
-            workload(scene, &name, id(&host), &endpoint, labels, services)
+            workload(scene, Outside { id: id(&host), object: &name, spec: &endpoint, labels, services })
         };
         return hosts.iter().map(endpoint).collect();
     }
     let endpoint = |endpoint: &WorkloadEntrySpec| {
-        workload(scene, &name, id(&endpoint.address), endpoint, labels, by_entry(scene, entry, &hosts, endpoint))
+        let services = by_entry(scene, entry, &hosts, endpoint);
+        workload(scene, Outside { id: id(&endpoint.address), object: &name, spec: endpoint, labels, services })
     };
     spec.endpoints.iter().map(endpoint).collect()
 }
@@ -123,7 +124,8 @@ pub(super) fn lone(scene: &Scene<'_>, object: &WorkloadEntry) -> Workload {
         services.extend(by_entry(scene, entry, &hosts, &object.spec));
     }
     let spec = WorkloadEntrySpec { labels: labels.clone(), ..object.spec.clone() };
-    let found = workload(scene, &name, WorkloadId::Entry(name.clone()), &spec, &labels, services);
+    let id = WorkloadId::Entry(name.clone());
+    let found = workload(scene, Outside { id, object: &name, spec: &spec, labels: &labels, services });
     // istiod does not look at it.
     let unhealthy = object.status.conditions.iter().any(|one| one.r#type == "Healthy" && one.status == "False");
     Workload { ready: !unhealthy && object.metadata.deletion_timestamp.is_none(), ..found }
@@ -141,14 +143,18 @@ pub(super) fn labels(object: &WorkloadEntry) -> Labels {
     labels
 }
 
-fn workload(
-    scene: &Scene<'_>,
-    object: &Name,
+/// One address outside Kubernetes: who wrote it down, and what it serves.
+struct Outside<'a> {
     id: WorkloadId,
-    spec: &WorkloadEntrySpec,
-    labels: &Labels,
+    object: &'a Name,
+    spec: &'a WorkloadEntrySpec,
+    /// What policies and people know it by.
+    labels: &'a Labels,
     services: BTreeMap<Arc<str>, Vec<PortMapping>>,
-) -> Workload {
+}
+
+fn workload(scene: &Scene<'_>, outside: Outside<'_>) -> Workload {
+    let Outside { id, object, spec, labels, services } = outside;
     let names = owner::labelled(labels, || object.name.to_string());
     let address = spec.address.parse::<IpAddr>().ok();
     let mut place = spec.locality.splitn(3, '/').map(str::to_owned);
