@@ -9,6 +9,7 @@ fn waypoint(namespace: &str, name: &str, traffic: TrafficType, admits: Admits) -
     Waypoint {
         name: Name::new(namespace, name),
         class: "istio-waypoint".into(),
+        is_ours: true,
         traffic,
         hostname: None,
         addresses: vec!["10.0.0.1".parse().unwrap()],
