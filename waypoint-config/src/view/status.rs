@@ -178,7 +178,7 @@ fn attached<'a>(
                 bad.push(format!("{called} is not there"));
             }
             Attachment::NotBound => {
-                reason.get_or_insert("AncestorNotBound");
+                reason.get_or_insert(NOT_BOUND);
                 bad.push(format!("{called} goes through no waypoint, so nobody enforces this"));
             }
             Attachment::Invalid(why) => {
@@ -193,6 +193,7 @@ fn attached<'a>(
     match (good.is_empty(), reason) {
         (true, None) => Vec::new(),
         (false, None) => says(true, "Accepted", format!("bound to {}", good.join(", "))),
+        (true, Some(NOT_BOUND)) => says(false, NOT_BOUND, bad.join("; ")),
         (true, Some(reason)) => says(false, reason, format!("Invalid targetRefs: {}", bad.join("; "))),
         (false, Some(_)) => says(
             false,
@@ -312,6 +313,8 @@ fn of_gateway(scene: &Scene<'_>, object: &Gateway) -> Status {
 const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// On policies for waypoints.
 const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+/// The reason of a policy on something no waypoint stands before.
+const NOT_BOUND: &str = "AncestorNotBound";
 
 const WANTED_LISTENER: &str = "Expected a single listener on port 15008 with protocol \"HBONE\"";
 const DIRECT: &str = "Traffic goes straight to its destination meanwhile, and policies for the waypoint do not apply";

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Who goes through which waypoint, question by question.
+
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
