@@ -357,7 +357,7 @@ fn touched(before: &Snapshot, line: &Line) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn step_by_step_equals_all_at_once(batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..25)) {
