@@ -15,7 +15,7 @@ use super::{
     access,
     candidates::Candidates,
     endpoint, entry, gateway,
-    model::{Mesh, Name, Policy, Resident, Workload, WorkloadId},
+    model::{Mesh, Name, Policy, Resident, Service, Workload, WorkloadId},
     pod, policy,
     scene::{Scene, network},
     service,
@@ -132,25 +132,22 @@ impl View {
             candidates.judge_policies(scene.store, kind, &service.namespace, &service.name);
             candidates.judge_routes(scene.store, kind, &service.namespace, &service.name);
         }
-        let place = new.as_ref().map(|service| (Arc::clone(&service.hostname), service.waypoint.clone()));
-        if set(&mut self.snapshot.services, &key, new) {
-            let old_place = old.map(|service| (Arc::clone(&service.hostname), service.waypoint.clone()));
-            let host = |place: &'_ Option<(Arc<str>, Option<Name>)>| place.as_ref().map(|(host, _)| Arc::clone(host));
-            let through =
-                |place: &'_ Option<(Arc<str>, Option<Name>)>| place.as_ref().and_then(|(_, name)| name.clone());
-            self.snapshot.hosts.replace(&key, &host(&old_place), &host(&place));
-            self.snapshot.services_through.replace(&key, &through(&old_place), &through(&place));
-            let to_host = old_place
-                .iter()
-                .chain(&place)
-                .flat_map(|(host, _)| scene.store.routes_to(Kind::ServiceEntry, "", host));
-            let to_service = scene.store.routes_to(Kind::Service, &key.namespace, &key.name);
-            for route in to_service.chain(to_host) {
-                candidates.of_route(scene.mesh, scene.store, route);
-            }
-            candidates.routed.insert(key.clone());
-            touched.services.insert(key);
+        if !set(&mut self.snapshot.services, &key, new) {
+            return;
         }
+        let new = self.snapshot.services.get(&key).cloned();
+        let (was, is) = (old.as_deref(), new.as_deref());
+        self.snapshot.hosts.replace(&key, was.map(|one| &one.hostname), is.map(|one| &one.hostname));
+        let through = |service: Option<&Service>| service.and_then(|service| service.waypoint.clone());
+        self.snapshot.services_through.replace(&key, &through(was), &through(is));
+        let to_host = was.into_iter().chain(is).map(|service| &service.hostname);
+        let to_host = to_host.flat_map(|host| scene.store.routes_to(Kind::ServiceEntry, "", host));
+        let to_service = scene.store.routes_to(Kind::Service, &key.namespace, &key.name);
+        for route in to_service.chain(to_host) {
+            candidates.of_route(scene.mesh, scene.store, route);
+        }
+        candidates.routed.insert(key.clone());
+        touched.services.insert(key);
     }
 
     fn resolve_workloads(&mut self, scene: &Scene<'_>, candidates: &mut Candidates, touched: &mut Touched) {
