@@ -29,9 +29,9 @@ pub struct HttpEntry {
 }
 
 /// What a request must look like; every present part must be so.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpMatch {
-    /// Path without the query.
+    /// Path without the query; `None`: any. [`PathMatch::Prefix`] of `/` is the same.
     pub path: Option<PathMatch>,
     /// Method, exactly.
     pub method: Option<String>,
@@ -42,7 +42,7 @@ pub struct HttpMatch {
 }
 
 /// A condition on a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
@@ -53,7 +53,7 @@ pub enum PathMatch {
 }
 
 /// A condition on a named value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ValueMatch {
     /// Name; of headers in lower case.
     pub name: String,
@@ -62,7 +62,7 @@ pub struct ValueMatch {
 }
 
 /// A condition on a string.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// Equal.
     Exact(String),

@@ -72,9 +72,7 @@ pub(super) fn of_rule(rule: &HttpRule, matched: &HttpMatch, port: u16, cluster_o
     let bound = |timeout: Option<Duration>| timeout.filter(|timeout| !timeout.is_zero());
     let whole = match (bound(rule.timeout), bound(rule.backend_timeout)) {
         // One try is all there is.
-        (whole, Some(of_try)) if action.retry_policy.is_none() => {
-            Some(whole.map_or(of_try, |whole| whole.min(of_try)))
-        }
+        (whole, Some(of_try)) if action.retry_policy.is_none() => Some(whole.map_or(of_try, |whole| whole.min(of_try))),
         (whole, _) => whole,
     };
     set_timeout(&mut action, whole.unwrap_or_default());

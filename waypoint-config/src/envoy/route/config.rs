@@ -7,7 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use envoy_types::pb::envoy::config::route::v3::{Decorator, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action};
+use envoy_types::pb::envoy::config::route::v3::{
+    Decorator, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
+};
 use mesh_proto::discovery::pack;
 
 use super::{
@@ -71,7 +73,10 @@ fn route(entry: &HttpEntry, port: u16, operation: &str, cluster_of: &ClusterOf<'
         request_headers_to_remove,
         response_headers_to_add,
         response_headers_to_remove,
-        typed_per_filter_config: cors.map(|cors| (CORS_FILTER.to_owned(), pack(&cors::policy(cors)))).into_iter().collect(),
+        typed_per_filter_config: cors
+            .map(|cors| (CORS_FILTER.to_owned(), pack(&cors::policy(cors))))
+            .into_iter()
+            .collect(),
         ..plain(name(&rule.origin), wanted, action, operation)
     }
 }

@@ -3,10 +3,8 @@
 
 use envoy_types::pb::envoy::{
     config::route::v3::{
-        HeaderMatcher, QueryParameterMatcher, RouteMatch,
-        header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier,
-        route_match::PathSpecifier,
+        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
+        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
     },
     r#type::matcher::v3::{FilterStateMatcher, filter_state_matcher::Matcher},
 };

@@ -39,10 +39,9 @@ pub(super) fn policy(retry: Option<&Retry>, backend_timeout: Option<Duration>) -
         }],
         host_selection_retry_max_attempts: HOST_ATTEMPTS,
         retriable_status_codes: codes,
-        retry_back_off: back_off.filter(|interval| !interval.is_zero()).map(|interval| RetryBackOff {
-            base_interval: Some(duration(interval)),
-            max_interval: None,
-        }),
+        retry_back_off: back_off
+            .filter(|interval| !interval.is_zero())
+            .map(|interval| RetryBackOff { base_interval: Some(duration(interval)), max_interval: None }),
         ..RetryPolicy::default()
     })
 }

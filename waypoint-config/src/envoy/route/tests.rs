@@ -7,7 +7,8 @@ use envoy_types::pb::envoy::{
     config::{
         core::v3::header_value_option::HeaderAppendAction,
         route::v3::{
-            Route, RouteAction, RouteConfiguration, route::Action, route_action::ClusterSpecifier, route_match::PathSpecifier,
+            Route, RouteAction, RouteConfiguration, route::Action, route_action::ClusterSpecifier,
+            route_match::PathSpecifier,
         },
     },
     extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier as TcpClusters,
@@ -182,7 +183,9 @@ fn headers_of_one_backend_make_a_weighted_cluster_of_one() {
 #[test]
 fn timeouts_are_of_the_request_and_of_each_try() {
     let seconds = |action: &RouteAction| action.timeout.as_ref().map(|timeout| timeout.seconds);
-    let of_try = |action: &RouteAction| action.retry_policy.as_ref().map(|policy| policy.per_try_timeout.map(|timeout| timeout.seconds));
+    let of_try = |action: &RouteAction| {
+        action.retry_policy.as_ref().map(|policy| policy.per_try_timeout.map(|timeout| timeout.seconds))
+    };
     let with = |timeout: Option<u64>, backend_timeout: Option<u64>, attempts: Option<u32>| {
         sent(HttpRule {
             timeout: timeout.map(Duration::from_secs),
@@ -197,7 +200,10 @@ fn timeouts_are_of_the_request_and_of_each_try() {
     assert_eq!((seconds(&action), of_try(&action)), (Some(3), None));
     let action = with(Some(0), None, None);
     assert_eq!((seconds(&action), of_try(&action)), (Some(0), Some(None)));
-    assert_eq!(action.max_stream_duration.and_then(|bound| bound.grpc_timeout_header_max).map(|max| max.seconds), Some(0));
+    assert_eq!(
+        action.max_stream_duration.and_then(|bound| bound.grpc_timeout_header_max).map(|max| max.seconds),
+        Some(0)
+    );
 }
 
 #[test]
@@ -223,7 +229,10 @@ fn prefixes_are_of_whole_elements() {
     let with = |path: PathMatch| {
         let matches = HttpMatch { path: Some(path), ..HttpMatch::default() };
         let entry = HttpEntry { matches, ..entry(rule(Vec::new())) };
-        configured(vec![entry]).virtual_hosts[0].routes[0].r#match.as_ref().and_then(|wanted| wanted.path_specifier.clone())
+        configured(vec![entry]).virtual_hosts[0].routes[0]
+            .r#match
+            .as_ref()
+            .and_then(|wanted| wanted.path_specifier.clone())
     };
     assert_eq!(with(PathMatch::Prefix("/a".to_owned())), Some(PathSpecifier::PathSeparatedPrefix("/a".to_owned())));
     assert_eq!(with(PathMatch::Prefix("/".to_owned())), Some(PathSpecifier::Prefix("/".to_owned())));

@@ -55,8 +55,7 @@ pub(super) fn string(pattern: &Pattern) -> StringMatcher {
 }
 
 pub(super) fn share(parts_per_million: u32) -> RuntimeFractionalPercent {
-    let percent =
-        FractionalPercent { numerator: parts_per_million, denominator: DenominatorType::Million.into() };
+    let percent = FractionalPercent { numerator: parts_per_million, denominator: DenominatorType::Million.into() };
     RuntimeFractionalPercent { default_value: Some(percent), runtime_key: String::new() }
 }
 

@@ -45,9 +45,11 @@ pub struct Found {
 /// Whether this grant, which counts in its own namespace only, lets routes of `kind` in the namespace `from` name the service `to`.
 pub fn permits(grant: &ReferenceGrant, kind: &str, from: &str, to: &Name) -> bool {
     grant.metadata.namespace.as_deref() == Some(&*to.namespace)
-        && grant.spec.from.iter().any(|entry| {
-            entry.group == "gateway.networking.k8s.io" && entry.kind == kind && entry.namespace == from
-        })
+        && grant
+            .spec
+            .from
+            .iter()
+            .any(|entry| entry.group == "gateway.networking.k8s.io" && entry.kind == kind && entry.namespace == from)
         && grant.spec.to.iter().any(|entry| {
             (entry.group.is_empty() || entry.group == "core")
                 && entry.kind == "Service"
@@ -109,7 +111,9 @@ impl Asking<'_> {
         if self.is_http && matches!(protocol, AppProtocol::Tcp | AppProtocol::Tls) {
             return Err(Problem::new(
                 Reason::UnsupportedProtocol,
-                format!("port {number} of {name} is declared {protocol:?} and gets requests: see its appProtocol and name"),
+                format!(
+                    "port {number} of {name} is declared {protocol:?} and gets requests: see its appProtocol and name"
+                ),
             ));
         }
         Ok(Target::Service { service: found.service, port: number })
@@ -133,9 +137,10 @@ impl Asking<'_> {
                 ),
             ));
         }
-        let found = self.lookup.service(&name).ok_or_else(|| {
-            Problem::new(Reason::BackendNotFound, format!("there is no service {shown}"))
-        })?;
+        let found = self
+            .lookup
+            .service(&name)
+            .ok_or_else(|| Problem::new(Reason::BackendNotFound, format!("there is no service {shown}")))?;
         Ok((shown, found))
     }
 

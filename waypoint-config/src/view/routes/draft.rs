@@ -45,7 +45,11 @@ pub(super) enum DraftPath {
     Prefix(String),
     Regex(String),
     /// Method and service of gRPC.
-    Grpc { service: Option<String>, method: Option<String>, is_regex: bool },
+    Grpc {
+        service: Option<String>,
+        method: Option<String>,
+        is_regex: bool,
+    },
 }
 
 /// A header or query parameter.
@@ -63,10 +67,17 @@ pub(super) enum Filter {
     ResponseHeaders(HeaderEdits),
     Mirror(DraftMirror),
     Redirect(DraftRedirect),
-    Rewrite { host: Option<String>, path: Option<DraftRewrite> },
+    Rewrite {
+        host: Option<String>,
+        path: Option<DraftRewrite>,
+    },
     Cors(Cors),
     /// Some object that says what to do.
-    Extension { group: String, kind: String, name: String },
+    Extension {
+        group: String,
+        kind: String,
+        name: String,
+    },
     ExternalAuth,
     /// The field that belongs to its type is absent.
     Empty,

@@ -64,7 +64,10 @@ pub(super) fn of_rule(
     if let Some(at) = read.request_headers.set.iter().position(|(name, _)| name == "host") {
         let (_, name) = read.request_headers.set.remove(at);
         if read.rewrite.host.is_some() {
-            return Err(Problem::new(Reason::IncompatibleFilters, "both URLRewrite and RequestHeaderModifier set the host"));
+            return Err(Problem::new(
+                Reason::IncompatibleFilters,
+                "both URLRewrite and RequestHeaderModifier set the host",
+            ));
         }
         read.rewrite.host = Some(name);
     }
@@ -86,7 +89,10 @@ pub(super) fn of_backend(filters: &[Filter]) -> Result<(HeaderEdits, HeaderEdits
             Filter::Extension { .. } | Filter::ExternalAuth | Filter::Empty => return Err(unknown(filter)),
         };
         if slot.is_some() {
-            return Err(Problem::new(Reason::IncompatibleFilters, "a filter stands twice at a backend: put it into one"));
+            return Err(Problem::new(
+                Reason::IncompatibleFilters,
+                "a filter stands twice at a backend: put it into one",
+            ));
         }
     }
     let request = request.unwrap_or_default();
@@ -104,11 +110,16 @@ fn unknown(filter: &Filter) -> Problem {
     match filter {
         Filter::Extension { group, kind, name } => Problem::new(
             Reason::InvalidFilter,
-            format!("the ExtensionRef to {} {} of {} names nothing that is supported", quoted(kind), quoted(name), quoted(group)),
+            format!(
+                "the ExtensionRef to {} {} of {} names nothing that is supported",
+                quoted(kind),
+                quoted(name),
+                quoted(group)
+            ),
         ),
-        Filter::ExternalAuth => {
-            unsupported("the filter ExternalAuth is not supported: an AuthorizationPolicy with action CUSTOM is".to_owned())
-        }
+        Filter::ExternalAuth => unsupported(
+            "the filter ExternalAuth is not supported: an AuthorizationPolicy with action CUSTOM is".to_owned(),
+        ),
         _ => unsupported("a filter lacks the field that its type names".to_owned()),
     }
 }
@@ -171,7 +182,9 @@ fn redirect(wanted: &DraftRedirect, matches: &[HttpMatch]) -> Result<Redirect, P
         Some(303) => 303,
         Some(307) => 307,
         Some(308) => 308,
-        Some(other) => return Err(unsupported(format!("{other} is no status of a redirect: 301, 302, 303, 307, 308 are"))),
+        Some(other) => {
+            return Err(unsupported(format!("{other} is no status of a redirect: 301, 302, 303, 307, 308 are")));
+        }
     };
     if let Some(name) = &wanted.host {
         host(name).map_err(unsupported)?;
@@ -189,10 +202,7 @@ fn rewrite(name: Option<&str>, path: Option<&DraftRewrite>, matches: &[HttpMatch
     if let Some(name) = name {
         host(name).map_err(unsupported)?;
     }
-    Ok(Rewrite {
-        host: name.map(str::to_owned),
-        path: path.map(|path| rewritten(path, matches)).transpose()?,
-    })
+    Ok(Rewrite { host: name.map(str::to_owned), path: path.map(|path| rewritten(path, matches)).transpose()? })
 }
 
 fn rewritten(wanted: &DraftRewrite, matches: &[HttpMatch]) -> Result<PathRewrite, Problem> {
@@ -205,7 +215,9 @@ fn rewritten(wanted: &DraftRewrite, matches: &[HttpMatch]) -> Result<PathRewrite
             new_path(path).map_err(unsupported)?;
             let has_prefix = |wanted: &HttpMatch| matches!(wanted.path, None | Some(PathMatch::Prefix(_)));
             if !matches.iter().all(has_prefix) {
-                return Err(unsupported("ReplacePrefixMatch needs matches of type PathPrefix in the same rule".to_owned()));
+                return Err(unsupported(
+                    "ReplacePrefixMatch needs matches of type PathPrefix in the same rule".to_owned(),
+                ));
             }
             Ok(PathRewrite::Prefix(path.clone()))
         }

@@ -113,8 +113,7 @@ impl ParentService {
             };
             return Err(format!("{} has {wanted}", self.hostname));
         }
-        let fit: BTreeSet<u16> =
-            named.iter().filter(|port| layer.is_on(port.protocol)).map(|port| port.port).collect();
+        let fit: BTreeSet<u16> = named.iter().filter(|port| layer.is_on(port.protocol)).map(|port| port.port).collect();
         if fit.is_empty() {
             let ports: Vec<String> =
                 named.iter().take(8).map(|port| format!("{} ({:?})", port.port, port.protocol)).collect();

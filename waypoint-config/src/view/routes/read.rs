@@ -52,11 +52,7 @@ macro_rules! plain_backends {
     ($backends:expr) => {
         $backends
             .iter()
-            .map(|backend| DraftBackend {
-                reference: reference!(backend),
-                weight: backend.weight,
-                filters: Vec::new(),
-            })
+            .map(|backend| DraftBackend { reference: reference!(backend), weight: backend.weight, filters: Vec::new() })
             .collect()
     };
 }
@@ -322,11 +318,7 @@ pub(super) fn tcp(route: &TcpRoute) -> Draft {
         backends: plain_backends!(rule.backend_refs),
         ..DraftRule::default()
     };
-    Draft {
-        hostnames: Vec::new(),
-        parents: parents!(route.spec),
-        rules: route.spec.rules.iter().map(rule).collect(),
-    }
+    Draft { hostnames: Vec::new(), parents: parents!(route.spec), rules: route.spec.rules.iter().map(rule).collect() }
 }
 
 pub(super) fn tls(route: &TlsRoute) -> Draft {

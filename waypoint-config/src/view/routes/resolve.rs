@@ -18,6 +18,7 @@ use super::{
     matches::{Precedence, precedence},
     parent::{Layer, ParentKind, ParentRef, ParentService},
     read, rules,
+    shadow::Shadows,
     status::{Findings, Problem, Reason, RouteStatus, conditions},
 };
 use crate::{
@@ -177,10 +178,9 @@ impl Resolving<'_> {
             .iter()
             .map(|reference| match &whole {
                 Some(problem) => Err(problem.clone()),
-                None => self
-                    .parent
-                    .ports_of(reference, layer)
-                    .map_err(|text| Problem::new(Reason::NoMatchingParent, text)),
+                None => {
+                    self.parent.ports_of(reference, layer).map_err(|text| Problem::new(Reason::NoMatchingParent, text))
+                }
             })
             .collect();
         let ports: BTreeSet<u16> = found.iter().flatten().flatten().copied().collect();
@@ -258,7 +258,9 @@ impl Resolving<'_> {
             .rules
             .iter()
             .enumerate()
-            .map(|(index, rule)| rules::http(rule, origin(route, index, rule.name.as_deref()), is_grpc, &asking, findings))
+            .map(|(index, rule)| {
+                rules::http(rule, origin(route, index, rule.name.as_deref()), is_grpc, &asking, findings)
+            })
             .collect();
         let is_of_clients = *route.key.namespace != *self.parent.object.namespace;
         let matches: usize = rules.iter().map(|(matches, _)| matches.len()).sum();
@@ -266,7 +268,8 @@ impl Resolving<'_> {
         for number in ports {
             let port = self.ports.entry(*number).or_default();
             if port.http.len() + matches > MAX_ENTRIES {
-                let text = format!("older routes have filled port {number} with {} matches: remove some", port.http.len());
+                let text =
+                    format!("older routes have filled port {number} with {} matches: remove some", port.http.len());
                 lost.insert(*number, Problem::new(Reason::UnsupportedValue, text));
                 continue;
             }
@@ -316,13 +319,19 @@ impl Resolving<'_> {
         lost
     }
 
-    fn finish(self) -> (BTreeMap<u16, PortRules>, Vec<RouteStatus>) {
-        let sorted = |mut port: Port| {
+    fn finish(mut self) -> (BTreeMap<u16, PortRules>, Vec<RouteStatus>) {
+        let mut shadows = Shadows::default();
+        let mut found = BTreeMap::new();
+        for (number, mut port) in self.ports {
             port.http.sort_by_key(|(rank, _)| *rank);
-            PortRules { http: port.http.into_iter().map(|(_, entry)| entry).collect(), tcp: port.tcp }
-        };
-        let ports = self.ports.into_iter().map(|(number, port)| (number, sorted(port)));
-        (ports.filter(|(_, rules)| *rules != PortRules::default()).collect(), self.statuses)
+            let http: Vec<HttpEntry> = port.http.into_iter().map(|(_, entry)| entry).collect();
+            shadows.note(&http);
+            if !http.is_empty() || port.tcp.is_some() {
+                found.insert(number, PortRules { http, tcp: port.tcp });
+            }
+        }
+        shadows.tell(&mut self.statuses);
+        (found, self.statuses)
     }
 }
 

@@ -103,7 +103,10 @@ fn carried_out(
         return Err(unsupported("sessionPersistence is not supported: leave it out"));
     }
     if filters.redirect.is_some() && !backends.is_empty() {
-        return Err(Problem::new(Reason::IncompatibleFilters, "a rule redirects and has backendRefs: leave out one of them"));
+        return Err(Problem::new(
+            Reason::IncompatibleFilters,
+            "a rule redirects and has backendRefs: leave out one of them",
+        ));
     }
     let (timeout, backend_timeout) = timeouts(draft)?;
     Ok(HttpRule {
@@ -159,7 +162,11 @@ fn retry(wanted: &DraftRetry) -> Result<Retry, Problem> {
 }
 
 /// Every reference is looked at, so that its author hears of all at once.
-fn backends(drafts: &[DraftBackend], asking: &Asking<'_>, problems: &mut Vec<Problem>) -> Result<Vec<Backend>, Problem> {
+fn backends(
+    drafts: &[DraftBackend],
+    asking: &Asking<'_>,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<Backend>, Problem> {
     if drafts.len() > MAX_BACKENDS {
         return Err(unsupported(format!("a rule has {} backendRefs, more than {MAX_BACKENDS}", drafts.len())));
     }

@@ -116,20 +116,12 @@ pub(super) fn conditions(refused: Option<&Problem>, findings: &Findings) -> Vec<
     conditions.push(accepted);
     conditions.push(match references.first() {
         Some(first) => condition(ConditionKind::ResolvedRefs, false, first.reason, told(&references)),
-        None => condition(
-            ConditionKind::ResolvedRefs,
-            true,
-            Reason::ResolvedRefs,
-            "all references are resolved".to_owned(),
-        ),
+        None => {
+            condition(ConditionKind::ResolvedRefs, true, Reason::ResolvedRefs, "all references are resolved".to_owned())
+        }
     });
     if is_accepted && !values.is_empty() {
-        conditions.push(condition(
-            ConditionKind::PartiallyInvalid,
-            true,
-            Reason::UnsupportedValue,
-            told(&values),
-        ));
+        conditions.push(condition(ConditionKind::PartiallyInvalid, true, Reason::UnsupportedValue, told(&values)));
     }
     conditions
 }

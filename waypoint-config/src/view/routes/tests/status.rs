@@ -53,7 +53,8 @@ fn filters_that_exclude_each_other_break_the_rule() {
 
 #[test]
 fn an_extension_that_does_not_exist_is_an_unresolved_reference() {
-    let (conditions, broken) = outcome("{filters: [{type: ExtensionRef, extensionRef: {group: a.example, kind: B, name: c}}]}");
+    let (conditions, broken) =
+        outcome("{filters: [{type: ExtensionRef, extensionRef: {group: a.example, kind: B, name: c}}]}");
     assert_eq!(conditions, "Accepted=True/Accepted ResolvedRefs=False/InvalidFilter");
     assert!(broken.is_some());
 }
@@ -66,7 +67,10 @@ fn each_way_a_backend_can_be_wrong_has_its_reason() {
         ("{group: networking.istio.io, kind: Hostname, name: b.example, port: 80}", "BackendNotFound"),
         ("{name: v1}", "InvalidDestination"),
         ("{name: v1, port: 0}", "InvalidDestination"),
-        ("{group: networking.istio.io, kind: Hostname, name: api.example.com, namespace: shop, port: 80}", "InvalidDestination"),
+        (
+            "{group: networking.istio.io, kind: Hostname, name: api.example.com, namespace: shop, port: 80}",
+            "InvalidDestination",
+        ),
         ("{group: multicluster.x-k8s.io, kind: ServiceImport, name: v1, port: 80}", "InvalidKind"),
         ("{kind: ConfigMap, name: v1, port: 80}", "InvalidKind"),
         ("{name: safe, namespace: bank, port: 80}", "RefNotPermitted"),
@@ -103,7 +107,9 @@ fn clients_may_name_the_service_itself_without_a_grant() {
 
 #[test]
 fn a_match_that_cannot_be_is_left_out_and_the_others_stand() {
-    let yaml = http("[{matches: [{path: {type: RegularExpression, value: '('}}, {path: {value: /a}}]}, {matches: [{path: {value: 'b'}}]}]");
+    let yaml = http(
+        "[{matches: [{path: {type: RegularExpression, value: '('}}, {path: {value: /a}}]}, {matches: [{path: {value: 'b'}}]}]",
+    );
     assert_eq!(paths(&entries(&yaml)), ["/a*"]);
     assert_eq!(told(&yaml), [format!("{FINE} PartiallyInvalid=True/UnsupportedValue")]);
 }
@@ -147,7 +153,8 @@ fn a_huge_value_gets_a_short_message_and_breaks_only_its_rule() {
 
 #[test]
 fn messages_name_the_rule() {
-    let (_, statuses) = resolved(&http("[{}, {name: canary, backendRefs: [{name: nobody, port: 80}]}, {retry: {attempts: -1}}]"));
+    let (_, statuses) =
+        resolved(&http("[{}, {name: canary, backendRefs: [{name: nobody, port: 80}]}, {retry: {attempts: -1}}]"));
     let messages: Vec<&str> = statuses[0].conditions.iter().map(|condition| condition.message.as_str()).collect();
     assert_eq!(messages[1], "rule \"canary\": there is no service \"shop/nobody\"");
     assert!(messages[2].starts_with("rules[2]: retry.attempts is -1"), "{messages:?}");
@@ -170,4 +177,18 @@ fn parents_and_backends_can_be_asked_for() {
     let orphaned = reference.orphaned(&|_, _| false);
     assert!(short(&orphaned[0]).starts_with("Accepted=False/NoMatchingParent"));
     assert!(reference.orphaned(&|_, _| true).is_empty());
+}
+
+#[test]
+fn a_route_that_is_never_reached_is_told_so() {
+    let rules = "[{matches: [{path: {value: /a}}, {path: {value: /b}}]}]";
+    let other = document("HTTPRoute", "shop", "z", "[{matches: [{path: {value: /b/}}, {path: {value: /c}}]}]");
+    let theirs = document("HTTPRoute", "client", "theirs", rules);
+    let (_, statuses) = resolved(&[http(rules), other, theirs].join("\n---\n"));
+    let told = |name: &str| {
+        let status = statuses.iter().find(|status| &*status.route.name == name).unwrap();
+        status.conditions[0].message.clone()
+    };
+    assert!(told("z").contains("1 of its matches") && told("z").contains("shop/route"), "{}", told("z"));
+    assert!(!told("route").contains("never") && !told("theirs").contains("never"));
 }

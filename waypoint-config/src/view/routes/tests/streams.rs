@@ -13,10 +13,7 @@ fn methods_of_grpc_are_paths() {
         "[{matches: [{method: {service: a.B, method: C}}, {method: {service: a.B}}, {method: {method: C}}, {}]},
           {matches: [{method: {type: RegularExpression, service: 'a.(B|C)', method: 'D|E'}}, {method: {type: RegularExpression, service: x}}]}]",
     );
-    assert_eq!(
-        paths(&found),
-        ["=/a.B/C", "/a.B*", "~/(?:a.(B|C))/(?:D|E)", "~/(?:x)/[^/]+", "~/[^/]+/C", "any"]
-    );
+    assert_eq!(paths(&found), ["=/a.B/C", "/a.B*", "~/(?:a.(B|C))/(?:D|E)", "~/(?:x)/[^/]+", "~/[^/]+/C", "any"]);
     assert!(found.iter().all(|entry| entry.rule.is_grpc));
 }
 
@@ -31,7 +28,12 @@ fn a_method_of_grpc_that_is_none_is_told() {
 
 #[test]
 fn connections_are_split_by_weight_on_tcp_ports() {
-    let yaml = document("TCPRoute", "shop", "tcp", "[{backendRefs: [{name: v1, port: 9000, weight: 9}, {name: v2, port: 9000}]}]");
+    let yaml = document(
+        "TCPRoute",
+        "shop",
+        "tcp",
+        "[{backendRefs: [{name: v1, port: 9000, weight: 9}, {name: v2, port: 9000}]}]",
+    );
     let (ports, statuses) = resolved(&yaml);
     assert_eq!(ports.keys().copied().collect::<Vec<_>>(), [8080, 9000, 9443]);
     let rule = ports[&9000].tcp.as_ref().unwrap();
@@ -54,7 +56,8 @@ fn a_tls_route_goes_before_a_tcp_route_and_the_loser_is_told() {
 
 #[test]
 fn a_tls_route_for_another_name_is_not_taken() {
-    let yaml = document("TLSRoute", "shop", "b", "[{backendRefs: [{name: v2, port: 9000}]}]").replace("hostnames: [web", "hostnames: [other");
+    let yaml = document("TLSRoute", "shop", "b", "[{backendRefs: [{name: v2, port: 9000}]}]")
+        .replace("hostnames: [web", "hostnames: [other");
     let (ports, statuses) = resolved(&yaml);
     assert!(ports.is_empty());
     assert!(short(&statuses[0]).starts_with("Accepted=False/NoMatchingListenerHostname"), "{statuses:?}");
