@@ -69,9 +69,9 @@ const ROWS: &[Row] = &[
                      {type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: x-back, value: '5%'}], remove: [x-powered-by]}}],
            backendRefs: [{name: v1, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-to, value: v1}]}}]}]}]",
         &[(
-            "GET /\nx-set: old\nx-add: one\nx-gone: here",
+            "GET /\nx-set: old\nx-gone: here",
             200,
-            &["set=[100%REQ(x)%]", "add=[one,two]", "gone=[-]", "to=[v1]", "x-back: 5%"],
+            &["set=[100%REQ(x)%]", "add=[two]", "gone=[-]", "to=[v1]", "x-back: 5%"],
         )],
     ),
     row(

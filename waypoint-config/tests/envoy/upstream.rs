@@ -76,9 +76,11 @@ pub(crate) fn ask(socket: &Path, request: &str) -> String {
     }
     head.push_str("\r\n");
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    match stream.read_to_string(&mut answer) {
+        Ok(_) => answer,
+        Err(error) => format!("{error} after {answer:?}"),
+    }
 }
