@@ -2,7 +2,8 @@
 //! What a waypoint does with requests and connections: routes of all kinds resolved to one form. Plain values; `routes` makes them, `envoy` translates
 //! them. Nothing here knows Envoy, and nothing but the origin of a rule tells which kind it was written as.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::model::Name;
 use crate::api::Key;

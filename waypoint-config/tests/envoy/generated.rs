@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whatever a person writes, Envoy takes what we make of it. Many routes are put into one bootstrap; when it is refused, the guilty one is looked for.
-//! `ENVOY_ROUTES` sets how many are tried.
+//! `ENVOY_ROUTES` sets how many are tried, `ENVOY_SEED` (0 to 255) which.
 
 use envoy_types::pb::envoy::config::{bootstrap::v3::Bootstrap, route::v3::RouteConfiguration};
 use proptest::{
@@ -348,12 +348,16 @@ fn without_nulls(mut value: Value) -> Value {
     value
 }
 
+fn number(name: &str) -> Option<usize> {
+    std::env::var_os(name)?.to_str()?.parse().ok()
+}
+
 #[test]
 fn envoy_takes_whatever_is_made_of_routes() {
     let Some(envoy) = envoy() else { return };
-    let count: usize = std::env::var("ENVOY_ROUTES").ok().and_then(|count| count.parse().ok()).unwrap_or(400);
+    let count: usize = number("ENVOY_ROUTES").unwrap_or(400);
     let folder = tempfile::tempdir().unwrap();
-    let rng = match std::env::var("ENVOY_SEED").ok().and_then(|seed| seed.parse::<u8>().ok()) {
+    let rng = match number("ENVOY_SEED").and_then(|seed| u8::try_from(seed).ok()) {
         Some(seed) => TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]),
         None => TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     };

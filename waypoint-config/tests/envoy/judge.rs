@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -51,7 +52,7 @@ impl Envoy {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Runs until it is dropped; `socket` is there when it serves.
+    /// Runs until it is dropped; all sockets are served by then.
     pub(crate) fn run(&self, folder: &Path, bootstrap: &Bootstrap, sockets: &[PathBuf]) -> Running {
         let file = folder.join("bootstrap.pb");
         fs::write(&file, bootstrap.encode_to_vec()).unwrap();
@@ -66,12 +67,13 @@ impl Envoy {
             .unwrap();
         let mut running = Running(child);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !sockets.iter().all(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok()) {
+        while !sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()) {
             let ended = running.0.try_wait().unwrap();
             let said = || fs::read_to_string(folder.join("envoy.log")).unwrap_or_default();
             assert!(ended.is_none(), "Envoy ended: {}", said());
             assert!(Instant::now() < deadline, "Envoy does not serve: {}", said());
-            std::thread::yield_now();
+            // Nothing announces it; the machine may be busy with Envoy's own start.
+            std::thread::park_timeout(Duration::from_millis(20));
         }
         running
     }

@@ -78,9 +78,22 @@ pub(crate) fn ask(socket: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    match stream.read_to_string(&mut answer) {
-        Ok(_) => answer,
-        Err(error) => format!("{error} after {answer:?}"),
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while !is_whole(&answer) {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&part[..length]),
+            Err(error) => return format!("{error} after {:?}", String::from_utf8_lossy(&answer)),
+        }
     }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Envoy takes its time to close.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| body.len() >= length)
 }
