@@ -126,7 +126,7 @@ impl RouteRef<'_> {
 }
 
 /// The rules of the ports of `parent` (ports without routes are absent), and one status for each reference to it. `routes` may hold others, too, in any
-/// order. Time and space are bounded: about [`MAX_ENTRIES`] matches a port.
+/// order. Time and space are bounded: a port has room for 8192 matches.
 pub fn resolve(
     parent: &ParentService,
     routes: &[RouteRef<'_>],
