@@ -10,6 +10,7 @@ pub mod source;
 pub mod view;
 
 pub mod ambient;
+pub mod envoy;
 
 pub mod line;
 

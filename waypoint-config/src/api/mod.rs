@@ -8,9 +8,7 @@ mod object;
 mod policy;
 mod selector;
 
-pub use authentication::{
-    ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec,
-};
+pub use authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec};
 pub use check::{is_dns_label, is_dns_subdomain, parse_range};
 pub use object::{Key, Kind, Object, ObjectError, UnknownKind};
 pub use policy::{

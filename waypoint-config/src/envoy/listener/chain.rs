@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The chains of one service, and those for workloads addressed by themselves; built once and kept by `render` until something they are made of changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use envoy_types::pb::envoy::{
+    config::{
+        listener::v3::FilterChain,
+        route::v3::{
+            Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
+            route_action::ClusterSpecifier as RouteTo, route_match::PathSpecifier,
+        },
+    },
+    extensions::filters::network::{
+        http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
+        tcp_proxy::v3::tcp_proxy::ClusterSpecifier,
+    },
+};
+
+use super::{
+    http::{self, HttpChain},
+    internal::SNIFF_CHAIN,
+    matcher::{Ports, Way},
+    part::ads,
+    state,
+    tcp::{self, TcpChain},
+};
+use crate::{
+    envoy::{
+        Profile,
+        access::Said,
+        cluster::{PASSTHROUGH, encap_name, stat_name},
+        encode::seconds,
+        input::{ServedService, Serving, Speech, identity, ports},
+        names,
+    },
+    view::{Name, ServicePort, Tunnel},
+};
+
+/// Chains and the addresses that lead to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::envoy) struct Chains {
+    /// In `main_internal`.
+    pub(in crate::envoy) main: Chain,
+    /// In `sniff_internal`.
+    pub(in crate::envoy) sniffed: Chain,
+    /// What must be said about policies.
+    pub(in crate::envoy) said: Vec<Said>,
+}
+
+/// Chains of one listener.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::envoy) struct Chain {
+    /// The chains.
+    pub(in crate::envoy) chains: Vec<FilterChain>,
+    /// The ways to them.
+    pub(in crate::envoy) table: BTreeMap<IpAddr, Ports>,
+}
+
+/// Of a service the waypoint serves.
+pub(in crate::envoy) fn of_service(serving: &Serving, profile: &Profile, served: &ServedService) -> Chains {
+    let mut all = Chains::default();
+    let (mut main, mut sniffed) = (BTreeMap::new(), BTreeMap::new());
+    for port in ports(&served.destination.service) {
+        let speech = Speech::of(port.protocol);
+        let http = speech.has_http().then(|| http_chain(serving, profile, served, port));
+        let tcp = speech.has_tcp().then(|| tcp_chain(serving, served, port));
+        let chains: Vec<_> = http.into_iter().chain(tcp).collect();
+        let names: Vec<_> = chains.iter().map(|(chain, _)| chain.name.clone()).collect();
+        let way = match (speech, names.as_slice()) {
+            (Speech::Undeclared, [http, tcp]) => {
+                sniffed.insert(port.port, Way::BySpeech { http: http.clone(), tcp: tcp.clone() });
+                Way::Chain(SNIFF_CHAIN.to_owned())
+            }
+            (_, [name, ..]) => Way::Chain(name.clone()),
+            (_, []) => continue,
+        };
+        main.insert(port.port, way);
+        let place = if speech == Speech::Undeclared { &mut all.sniffed } else { &mut all.main };
+        for (chain, said) in chains {
+            place.chains.push(chain);
+            all.said.extend(said);
+        }
+    }
+    for address in &served.destination.service.addresses {
+        all.main.table.insert(*address, Ports::Each(main.clone()));
+        all.sniffed.table.insert(*address, Ports::Each(sniffed.clone()));
+    }
+    all
+}
+
+fn http_chain(
+    serving: &Serving,
+    profile: &Profile,
+    served: &ServedService,
+    port: ServicePort,
+) -> (FilterChain, Vec<Said>) {
+    let service = &served.destination.service;
+    let name = names::http(port.port, &service.hostname);
+    let routes = Rds { config_source: Some(ads()), route_config_name: name.clone() };
+    let of = HttpChain {
+        name,
+        stat_prefix: stat_name(service, port.port),
+        routes: RouteSpecifier::Rds(routes),
+        access: &[&serving.access, &served.access],
+        before: Vec::new(),
+    };
+    http::chain(serving, profile, of)
+}
+
+fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (FilterChain, Vec<Said>) {
+    let service = &served.destination.service;
+    let name = names::tcp(port.port, &service.hostname);
+    let to = match &served.rules(port.port).tcp {
+        Some(rule) => tcp::by_rule(serving, rule),
+        None => ClusterSpecifier::Cluster(name.clone()),
+    };
+    let of = TcpChain {
+        name,
+        stat_prefix: stat_name(service, port.port),
+        to,
+        access: &[&serving.access, &served.access],
+        before: Vec::new(),
+    };
+    tcp::chain(serving, of)
+}
+
+/// Of workloads addressed by themselves: what they speak is not declared, and each identity has its own way, because the other end must prove it.
+pub(in crate::envoy) fn direct(serving: &Serving, profile: &Profile) -> Chains {
+    let mut all = Chains::default();
+    let mut made = BTreeSet::new();
+    for workload in &serving.workloads {
+        let (key, cluster) = match workload.tunnel {
+            Tunnel::Plain => ("plain".to_owned(), PASSTHROUGH.to_owned()),
+            Tunnel::Hbone | Tunnel::NativeHbone => {
+                let identity = identity(&serving.mesh, workload);
+                (identity.clone(), encap_name(&identity))
+            }
+        };
+        let (http, tcp) = (format!("direct-http|{key}"), format!("direct-tcp|{key}"));
+        if made.insert(key) {
+            let chains = [direct_http(serving, profile, &http, &cluster), direct_tcp(serving, &tcp, &cluster)];
+            for (chain, said) in chains {
+                all.sniffed.chains.push(chain);
+                all.said.extend(said);
+            }
+        }
+        for address in &workload.addresses {
+            all.main.table.insert(*address, Ports::All(Way::Chain(SNIFF_CHAIN.to_owned())));
+            all.sniffed.table.insert(*address, Ports::All(Way::BySpeech { http: http.clone(), tcp: tcp.clone() }));
+        }
+    }
+    all
+}
+
+fn direct_http(serving: &Serving, profile: &Profile, name: &str, cluster: &str) -> (FilterChain, Vec<Said>) {
+    let action = RouteAction {
+        cluster_specifier: Some(RouteTo::Cluster(cluster.to_owned())),
+        timeout: seconds(0),
+        ..Default::default()
+    };
+    let route = Route {
+        name: "default".into(),
+        r#match: Some(RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..Default::default() }),
+        action: Some(Action::Route(action)),
+        ..Default::default()
+    };
+    let host =
+        VirtualHost { name: "direct".into(), domains: vec!["*".into()], routes: vec![route], ..Default::default() };
+    let routes = RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], ..Default::default() };
+    let of = HttpChain {
+        name: name.to_owned(),
+        stat_prefix: "direct".into(),
+        routes: RouteSpecifier::RouteConfig(routes),
+        access: &[&serving.access],
+        before: vec![state::destination()],
+    };
+    http::chain(serving, profile, of)
+}
+
+fn direct_tcp(serving: &Serving, name: &str, cluster: &str) -> (FilterChain, Vec<Said>) {
+    let of = TcpChain {
+        name: name.to_owned(),
+        stat_prefix: "direct".into(),
+        to: ClusterSpecifier::Cluster(cluster.to_owned()),
+        access: &[&serving.access],
+        before: vec![state::destination()],
+    };
+    tcp::chain(serving, of)
+}
+
+impl Serving {
+    /// The cluster that leads to a port of a service; `None` when there is no such port. A service the waypoint serves has one for HTTP or for bytes or both,
+    /// as its port is declared; if the wanted one is missing, the other carries it.
+    pub fn cluster_of(&self, service: &Name, port: u16, http: bool) -> Option<String> {
+        let (destination, is_served) = self.destination(service)?;
+        let declared = ports(&destination.service).into_iter().find(|one| one.port == port)?;
+        let hostname = &destination.service.hostname;
+        let speech = Speech::of(declared.protocol);
+        Some(match (is_served, http && speech.has_http() || !speech.has_tcp()) {
+            (false, _) => names::outbound(port, hostname),
+            (true, true) => names::http(port, hostname),
+            (true, false) => names::tcp(port, hostname),
+        })
+    }
+}

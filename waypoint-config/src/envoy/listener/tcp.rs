@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A chain that carries bytes. Called by `chain` and `internal`.
+
+use envoy_types::pb::envoy::{
+    config::{
+        accesslog::v3::AccessLog,
+        listener::v3::{Filter, FilterChain},
+    },
+    extensions::filters::network::tcp_proxy::v3::{
+        TcpProxy,
+        tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+    },
+};
+
+use super::{log, part::network_filter};
+use crate::{
+    envoy::{
+        access::{self, Said},
+        encode::{pack, seconds},
+        input::Serving,
+    },
+    view::{
+        rule::{Target, TcpRule},
+        waypoint::Access,
+    },
+};
+
+/// What tells one such chain from another.
+pub(super) struct TcpChain<'a> {
+    /// Its name.
+    pub(super) name: String,
+    /// What its statistics are called.
+    pub(super) stat_prefix: String,
+    /// Where connections go.
+    pub(super) to: ClusterSpecifier,
+    /// The policies that hold for it.
+    pub(super) access: &'a [&'a Access],
+    /// What stands before the rest.
+    pub(super) before: Vec<Filter>,
+}
+
+/// The chain, and what must be said about its policies.
+pub(super) fn chain(serving: &Serving, of: TcpChain<'_>) -> (FilterChain, Vec<Said>) {
+    let guards = access::of_connections(serving, of.access);
+    let proxy = TcpProxy {
+        stat_prefix: of.stat_prefix,
+        cluster_specifier: Some(of.to),
+        access_log: log::of_services(&serving.settings, guards.is_audited),
+        ..Default::default()
+    };
+    let proxy = network_filter("envoy.filters.network.tcp_proxy", pack(&proxy));
+    let filters = of.before.into_iter().chain(guards.filters).chain([proxy]).collect();
+    (FilterChain { name: of.name, filters, ..Default::default() }, guards.said)
+}
+
+/// A chain that only hands on, for as long as it takes.
+pub(super) fn hop(name: &str, cluster: &str, before: Vec<Filter>, access_log: Vec<AccessLog>) -> FilterChain {
+    let proxy = TcpProxy {
+        stat_prefix: name.to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        idle_timeout: seconds(0),
+        access_log,
+        ..Default::default()
+    };
+    let proxy = network_filter("envoy.filters.network.tcp_proxy", pack(&proxy));
+    FilterChain { name: name.to_owned(), filters: before.into_iter().chain([proxy]).collect(), ..Default::default() }
+}
+
+/// Where a rule sends connections. The share of backends that do not exist is closed, as is everything when there is none.
+pub(super) fn by_rule(serving: &Serving, rule: &TcpRule) -> ClusterSpecifier {
+    let cluster = |target: &Target| match target {
+        Target::Service { service, port } => serving.cluster_of(service, *port, false),
+        Target::Invalid { .. } => None,
+    };
+    let share = |backend: &crate::view::rule::Backend| ClusterWeight {
+        name: cluster(&backend.target).unwrap_or_else(|| NOWHERE.to_owned()),
+        weight: backend.weight,
+        ..Default::default()
+    };
+    let mut clusters: Vec<_> = rule.backends.iter().filter(|backend| backend.weight > 0).map(share).collect();
+    // Envoy wants the sum to fit in 32 bits.
+    let sum: u64 = clusters.iter().map(|share| u64::from(share.weight)).sum();
+    let scale = sum.div_ceil(u64::from(u32::MAX)).max(1);
+    for share in &mut clusters {
+        share.weight = u32::try_from(u64::from(share.weight) / scale).unwrap_or(u32::MAX).max(1);
+    }
+    match clusters.len() {
+        0 => ClusterSpecifier::Cluster(NOWHERE.to_owned()),
+        1 => ClusterSpecifier::Cluster(clusters.swap_remove(0).name),
+        _ => ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }),
+    }
+}
+
+/// There is no such cluster: connections to it are closed.
+pub(super) const NOWHERE: &str = "blackhole";
