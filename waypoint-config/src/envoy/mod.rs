@@ -15,10 +15,11 @@ mod notice;
 mod profile;
 mod render;
 pub mod resources;
+pub mod route;
 
 pub use access::{About, Said};
 pub use encode::pack;
 pub use notice::Notice;
 pub use profile::{Flavour, Profile, Secrets, Viewer};
-pub use render::{Renderer, RouteQuestion, Routes, Unit};
+pub use render::{Renderer, Unit};
 pub use resources::{Resource, Resources, Type};

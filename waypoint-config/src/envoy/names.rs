@@ -1,22 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What clusters, chains and route configurations are called: Istio's spelling, so that its tools and its users' eyes find their way.
+//! What things are called in Envoy's configuration: Istio's names, which dashboards and people know. Whoever makes a resource and whoever refers to it ask
+//! here.
 
-/// Cluster, chain and routes of HTTP on a port of a service the waypoint serves.
-pub fn http(port: u16, hostname: &str) -> String {
+/// The filter state in which the identity of the client stands, as `spiffe://domain/ns/namespace/sa/account`.
+///
+/// Routes of clients' namespaces ([`route`](super::route)) are chosen by it, before any filter of the service's chain runs. So it must come with the
+/// connection: the `set_filter_state` filter (`envoy.filters.http.set_filter_state`) of `connect_terminate` sets it from `%DOWNSTREAM_PEER_URI_SAN%` with the
+/// factory `envoy.string` and shares it with the upstream (`TRANSITIVE` where there is more than one internal listener on the way). A client cannot set it.
+pub const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
+
+/// The filter that answers cross-origin requests by the configuration that routes carry: it must be in every HTTP chain, before the router.
+pub const CORS_FILTER: &str = "envoy.filters.http.cors";
+
+/// A cluster that never exists: what is sent there is answered with an error, or closed.
+pub const NOBODY: &str = "UnknownService";
+
+/// The cluster, and the filter chain, of an HTTP port of a service that this waypoint serves.
+pub fn inbound_http(hostname: &str, port: u16) -> String {
     format!("inbound-vip|{port}|http|{hostname}")
 }
 
-/// Cluster and chain of bytes on a port of a service the waypoint serves.
-pub fn tcp(port: u16, hostname: &str) -> String {
+/// The same of a port with connections.
+pub fn inbound_tcp(hostname: &str, port: u16) -> String {
     format!("inbound-vip|{port}|tcp|{hostname}")
 }
 
-/// Cluster of a port of a service the waypoint does not serve.
-pub fn outbound(port: u16, hostname: &str) -> String {
+/// The cluster of a service that this waypoint does not serve.
+pub fn outbound(hostname: &str, port: u16) -> String {
     format!("outbound|{port}||{hostname}")
 }
 
-/// Endpoints of a port of a service, shared by all its clusters.
-pub fn endpoints(port: u16, hostname: &str) -> String {
+/// The RouteConfiguration of an HTTP port of a service that this waypoint serves.
+pub fn route_config(hostname: &str, port: u16) -> String {
+    inbound_http(hostname, port)
+}
+
+/// The endpoints of a port of a service, shared by all its clusters.
+pub fn endpoints(hostname: &str, port: u16) -> String {
     format!("{port}||{hostname}")
 }

@@ -7,18 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
-
 use super::{
     Profile,
     access::Said,
     cluster,
     input::{Destination, Endpoints, ServedService, Serving, Speech, ports},
     listener::{self, Chains, Tables},
-    names,
     resources::{Resource, Resources, Type, Update},
+    route,
 };
-use crate::view::{Name, Service, ServicePort, rule::PortRules};
+use crate::view::{Name, ServicePort};
 
 /// A part of what a waypoint serves that changes by itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,32 +31,6 @@ pub enum Unit {
     Endpoints(Name),
     /// Only the rules of a port.
     Rules(Name, u16),
-}
-
-/// What routes are asked for.
-pub struct RouteQuestion<'a> {
-    /// The waypoint.
-    pub serving: &'a Serving,
-    /// What the answer is called.
-    pub name: &'a str,
-    /// The service.
-    pub service: &'a Service,
-    /// The port.
-    pub port: ServicePort,
-    /// The rules of the port.
-    pub rules: &'a PortRules,
-}
-
-/// Translates the rules of a port. [`Serving::cluster_of`] says what the clusters are called.
-pub trait Routes {
-    /// The route configuration of that name.
-    fn configuration(&self, question: &RouteQuestion<'_>) -> RouteConfiguration;
-}
-
-impl<F: Fn(&RouteQuestion<'_>) -> RouteConfiguration> Routes for F {
-    fn configuration(&self, question: &RouteQuestion<'_>) -> RouteConfiguration {
-        self(question)
-    }
 }
 
 /// The resources of one waypoint for one kind of Envoy, and the way to the next generation.
@@ -104,7 +76,7 @@ impl Renderer {
     }
 
     /// Makes a new generation of what was touched; none if no byte differs.
-    pub fn refresh(&mut self, serving: &Serving, touched: &BTreeSet<Unit>, routes: &dyn Routes) -> bool {
+    pub fn refresh(&mut self, serving: &Serving, touched: &BTreeSet<Unit>) -> bool {
         let mut updates = Vec::new();
         let whole = touched.contains(&Unit::Waypoint);
         let mut listeners = whole;
@@ -119,7 +91,7 @@ impl Renderer {
             }
         }
         for name in &services {
-            let resources = service_resources(serving, &self.profile, name, routes);
+            let resources = service_resources(serving, &self.profile, name);
             self.bring(Part::Service((*name).clone()), resources, &mut updates);
             listeners |= self.refresh_chains(serving, name);
         }
@@ -144,7 +116,7 @@ impl Renderer {
                     updates.extend(resources.into_iter().map(Update::Put));
                 }
                 Unit::Rules(name, port) if !services.contains(name) => {
-                    let (resource, has_tcp) = rule_resources(serving, name, *port, routes);
+                    let (resource, has_tcp) = rule_resources(serving, name, *port);
                     updates.extend(resource.map(Update::Put));
                     listeners |= has_tcp && self.refresh_chains(serving, name);
                 }
@@ -231,13 +203,13 @@ fn providers(serving: &Serving) -> Vec<Arc<Resource>> {
     clusters.map(|one| Resource::new(Type::Cluster, &one.name, &one)).collect()
 }
 
-fn service_resources(serving: &Serving, profile: &Profile, name: &Name, routes: &dyn Routes) -> Vec<Arc<Resource>> {
+fn service_resources(serving: &Serving, profile: &Profile, name: &Name) -> Vec<Arc<Resource>> {
     let mut made = endpoint_resources(serving, profile, name);
     if let Some(served) = serving.services.get(name) {
         for port in ports(&served.destination.service) {
             let clusters = cluster::inbound(serving, &served.destination, port);
             made.extend(clusters.iter().map(|one| Resource::new(Type::Cluster, &one.name, one)));
-            made.extend(routes_of(serving, served, port, routes));
+            made.extend(routes_of(serving, served, port));
         }
     } else if let Some(other) = serving.others.get(name) {
         let clusters = ports(&other.service).into_iter().map(|port| cluster::outbound(serving, other, port));
@@ -257,25 +229,20 @@ fn endpoint_resources(serving: &Serving, profile: &Profile, name: &Name) -> Vec<
 }
 
 /// The routes of a port, and whether bytes may be carried there, too.
-fn rule_resources(serving: &Serving, name: &Name, port: u16, routes: &dyn Routes) -> (Option<Arc<Resource>>, bool) {
+fn rule_resources(serving: &Serving, name: &Name, port: u16) -> (Option<Arc<Resource>>, bool) {
     let Some(served) = serving.services.get(name) else { return (None, false) };
     let Some(port) = ports(&served.destination.service).into_iter().find(|one| one.port == port) else {
         return (None, false);
     };
-    (routes_of(serving, served, port, routes), Speech::of(port.protocol).has_tcp())
+    (routes_of(serving, served, port), Speech::of(port.protocol).has_tcp())
 }
 
-fn routes_of(
-    serving: &Serving,
-    served: &ServedService,
-    port: ServicePort,
-    routes: &dyn Routes,
-) -> Option<Arc<Resource>> {
+fn routes_of(serving: &Serving, served: &ServedService, port: ServicePort) -> Option<Arc<Resource>> {
     let service = &*served.destination.service;
     if !Speech::of(port.protocol).has_http() {
         return None;
     }
-    let name = names::http(port.port, &service.hostname);
-    let question = RouteQuestion { serving, name: &name, service, port, rules: served.rules(port.port) };
-    Some(Resource::new(Type::Routes, &name, &routes.configuration(&question)))
+    let cluster_of = |name: &Name, port, protocol| serving.cluster_of(name, port, protocol);
+    let made = route::route_configuration(&service.hostname, port.port, served.rules(port.port), &cluster_of);
+    Some(Resource::new(Type::Routes, &made.name, &made))
 }

@@ -8,6 +8,7 @@ mod model;
 mod owner;
 mod pod;
 mod policy;
+pub mod routes;
 pub mod rule;
 mod service;
 pub mod waypoint;

@@ -21,7 +21,7 @@ use waypoint_config::{
 
 use crate::{
     judge::profile,
-    mesh::{add, empty, plain_routes, rendered, service, workload},
+    mesh::{add, empty, rendered, service, workload},
 };
 
 fn large() -> Serving {
@@ -75,7 +75,7 @@ fn one_endpoint_among_a_thousand_services_is_one_resource() {
     let pod = workload(&destination.service, "new", "10.0.9.9");
     let Endpoints::Workloads(pods) = &mut destination.endpoints else { unreachable!() };
     pods.push(Arc::new(pod));
-    assert!(renderer.refresh(&serving, &[Unit::Endpoints(name)].into(), &plain_routes));
+    assert!(renderer.refresh(&serving, &[Unit::Endpoints(name)].into()));
     assert_eq!(renderer.made(), 1);
     let only = BTreeSet::from(["80||s500.shop.svc.cluster.local".into()]);
     assert_eq!(pushed(&renderer, before), BTreeMap::from([(Type::Endpoints, only)]));
@@ -88,7 +88,7 @@ fn one_rule_among_two_thousand_is_one_resource() {
     let before = renderer.resources().generation();
     let name = Name::new("shop", "s500");
     serving.services.get_mut(&name).unwrap().rules.get_mut(&80).unwrap().http.push(entry("/c"));
-    assert!(renderer.refresh(&serving, &[Unit::Rules(name, 80)].into(), &plain_routes));
+    assert!(renderer.refresh(&serving, &[Unit::Rules(name, 80)].into()));
     assert_eq!(renderer.made(), 1);
     let only = BTreeSet::from(["inbound-vip|80|http|s500.shop.svc.cluster.local".into()]);
     assert_eq!(pushed(&renderer, before), BTreeMap::from([(Type::Routes, only)]));
@@ -100,12 +100,12 @@ fn a_service_that_comes_and_goes_leaves_nothing_behind_and_touches_no_other() {
     let mut renderer = rendered(&serving, profile());
     let before = renderer.resources().clone();
     let name = add(&mut serving, service("late", "10.97.0.1", &[(80, AppProtocol::Http11)]), "10.0.9.9");
-    assert!(renderer.refresh(&serving, &[Unit::Service(name.clone())].into(), &plain_routes));
+    assert!(renderer.refresh(&serving, &[Unit::Service(name.clone())].into()));
     // Its cluster, endpoints, routes, and the two listeners it could stand in.
     assert_eq!(renderer.made(), 5);
     assert_eq!(pushed(&renderer, before.generation()).values().map(BTreeSet::len).sum::<usize>(), 4);
     serving.services.remove(&name);
-    assert!(renderer.refresh(&serving, &[Unit::Service(name)].into(), &plain_routes));
+    assert!(renderer.refresh(&serving, &[Unit::Service(name)].into()));
     for kind in Type::ALL {
         assert!(renderer.resources().all(kind).eq(before.all(kind)), "{kind:?}");
     }
@@ -116,5 +116,5 @@ fn nothing_is_pushed_when_nothing_differs() {
     let serving = large();
     let mut renderer = rendered(&serving, profile());
     let everything = BTreeSet::from([Unit::Waypoint, Unit::Workloads]);
-    assert!(!renderer.refresh(&serving, &everything, &plain_routes));
+    assert!(!renderer.refresh(&serving, &everything));
 }

@@ -7,14 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::route::v3::{
-    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action, route_action::ClusterSpecifier,
-    route_match::PathSpecifier,
-};
 use waypoint_config::{
     api::{AuthorizationPolicy, RequestAuthentication},
     envoy::{
-        Profile, Renderer, RouteQuestion, Unit,
+        Profile, Renderer, Unit,
         input::{Destination, Endpoints, ServedService, Serving},
     },
     view::{
@@ -117,29 +113,9 @@ pub(crate) fn authentication(name: &str, yaml: &str) -> Arc<RequestAuthenticatio
     Arc::new(serde_saphyr::from_str(&format!("{head}{name}\nspec: {yaml}\n")).unwrap())
 }
 
-/// Everything to the service itself.
-pub(crate) fn plain_routes(question: &RouteQuestion<'_>) -> RouteConfiguration {
-    let service = Name::new(Arc::clone(&question.service.namespace), Arc::clone(&question.service.name));
-    let cluster = question.serving.cluster_of(&service, question.port.port, true).unwrap();
-    let action = RouteAction { cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)), ..Default::default() };
-    let route = |rule: usize| Route {
-        name: rule.to_string(),
-        r#match: Some(RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..Default::default() }),
-        action: Some(Action::Route(action.clone())),
-        ..Default::default()
-    };
-    let host = VirtualHost {
-        name: "all".into(),
-        domains: vec!["*".into()],
-        routes: (0..question.rules.http.len() + 1).map(route).collect(),
-        ..Default::default()
-    };
-    RouteConfiguration { name: question.name.into(), virtual_hosts: vec![host], ..Default::default() }
-}
-
 /// All of it, made at once.
 pub(crate) fn rendered(serving: &Serving, profile: Profile) -> Renderer {
     let mut renderer = Renderer::new(profile);
-    assert!(renderer.refresh(serving, &BTreeSet::from([Unit::Waypoint, Unit::Workloads]), &plain_routes));
+    assert!(renderer.refresh(serving, &BTreeSet::from([Unit::Waypoint, Unit::Workloads])));
     renderer
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     api::parse_range,
-    envoy::{encode::number, listener::PEER},
+    envoy::{encode::number, names::PEER_PRINCIPAL},
 };
 
 /// A condition: Envoy has two kinds, with the same ways to combine them.
@@ -165,7 +165,7 @@ pub(super) fn peer_in_domain(value: &str) -> Option<Principal> {
 
 fn peer(matcher: StringMatcher) -> Principal {
     let matcher = Some(filter_state_matcher::Matcher::StringMatch(matcher));
-    principal(Identifier::FilterState(FilterStateMatcher { key: PEER.to_owned(), matcher }))
+    principal(Identifier::FilterState(FilterStateMatcher { key: PEER_PRINCIPAL.to_owned(), matcher }))
 }
 
 /// `request.headers[x]`.

@@ -48,7 +48,7 @@ pub(in crate::envoy) fn assignment(
     }
     let endpoints = compacted(groups);
     Some(ClusterLoadAssignment {
-        cluster_name: names::endpoints(port, &service.hostname),
+        cluster_name: names::endpoints(&service.hostname, port),
         endpoints,
         ..Default::default()
     })

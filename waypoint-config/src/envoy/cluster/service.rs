@@ -32,15 +32,16 @@ pub(in crate::envoy) fn inbound(serving: &Serving, destination: &Destination, po
     let speech = Speech::of(port.protocol);
     let http = speech
         .has_http()
-        .then(|| of_port(serving, destination, port, names::http(port.port, &service.hostname), "http"));
-    let tcp =
-        speech.has_tcp().then(|| of_port(serving, destination, port, names::tcp(port.port, &service.hostname), "tcp"));
+        .then(|| of_port(serving, destination, port, names::inbound_http(&service.hostname, port.port), "http"));
+    let tcp = speech
+        .has_tcp()
+        .then(|| of_port(serving, destination, port, names::inbound_tcp(&service.hostname, port.port), "tcp"));
     http.into_iter().chain(tcp).collect()
 }
 
 /// The cluster of one port of another service.
 pub(in crate::envoy) fn outbound(serving: &Serving, destination: &Destination, port: ServicePort) -> Cluster {
-    of_port(serving, destination, port, names::outbound(port.port, &destination.service.hostname), "outbound")
+    of_port(serving, destination, port, names::outbound(&destination.service.hostname, port.port), "outbound")
 }
 
 fn of_port(serving: &Serving, destination: &Destination, port: ServicePort, name: String, kind: &str) -> Cluster {
@@ -55,7 +56,7 @@ fn of_port(serving: &Serving, destination: &Destination, port: ServicePort, name
         Endpoints::Workloads(_) => Cluster {
             eds_cluster_config: Some(EdsClusterConfig {
                 eds_config: Some(ads()),
-                service_name: names::endpoints(port.port, &service.hostname),
+                service_name: names::endpoints(&service.hostname, port.port),
             }),
             ..cluster(name, DiscoveryType::Eds)
         },

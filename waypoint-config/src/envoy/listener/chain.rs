@@ -36,6 +36,7 @@ use crate::{
         encode::seconds,
         input::{ServedService, Serving, Speech, identity, ports},
         names,
+        route::{self, Protocol},
     },
     view::{Name, ServicePort, Tunnel},
 };
@@ -99,7 +100,7 @@ fn http_chain(
     port: ServicePort,
 ) -> (FilterChain, Vec<Said>) {
     let service = &served.destination.service;
-    let name = names::http(port.port, &service.hostname);
+    let name = names::inbound_http(&service.hostname, port.port);
     let routes = Rds { config_source: Some(ads()), route_config_name: name.clone() };
     let of = HttpChain {
         name,
@@ -113,11 +114,9 @@ fn http_chain(
 
 fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (FilterChain, Vec<Said>) {
     let service = &served.destination.service;
-    let name = names::tcp(port.port, &service.hostname);
-    let to = match &served.rules(port.port).tcp {
-        Some(rule) => tcp::by_rule(serving, rule),
-        None => ClusterSpecifier::Cluster(name.clone()),
-    };
+    let name = names::inbound_tcp(&service.hostname, port.port);
+    let cluster_of = |name: &Name, port, protocol| serving.cluster_of(name, port, protocol);
+    let to = route::tcp_clusters(&service.hostname, port.port, served.rules(port.port), &cluster_of);
     let of = TcpChain {
         name,
         stat_prefix: stat_name(service, port.port),
@@ -195,15 +194,15 @@ fn direct_tcp(serving: &Serving, name: &str, cluster: &str) -> (FilterChain, Vec
 impl Serving {
     /// The cluster that leads to a port of a service; `None` when there is no such port. A service the waypoint serves has one for HTTP or for bytes or both,
     /// as its port is declared; if the wanted one is missing, the other carries it.
-    pub fn cluster_of(&self, service: &Name, port: u16, http: bool) -> Option<String> {
+    pub fn cluster_of(&self, service: &Name, port: u16, protocol: Protocol) -> Option<String> {
         let (destination, is_served) = self.destination(service)?;
         let declared = ports(&destination.service).into_iter().find(|one| one.port == port)?;
         let hostname = &destination.service.hostname;
         let speech = Speech::of(declared.protocol);
-        Some(match (is_served, http && speech.has_http() || !speech.has_tcp()) {
-            (false, _) => names::outbound(port, hostname),
-            (true, true) => names::http(port, hostname),
-            (true, false) => names::tcp(port, hostname),
+        Some(match (is_served, protocol == Protocol::Http && speech.has_http() || !speech.has_tcp()) {
+            (false, _) => names::outbound(hostname, port),
+            (true, true) => names::inbound_http(hostname, port),
+            (true, false) => names::inbound_tcp(hostname, port),
         })
     }
 }

@@ -41,6 +41,7 @@ use crate::{
         encode::{boolean, flag, list, nested, pack, seconds, structure, text},
         input::{Serving, Upstream},
         message::TypedStruct,
+        names::CORS_FILTER,
     },
     view::waypoint::Access,
 };
@@ -99,7 +100,7 @@ fn telemetry(flavour: Flavour) -> Vec<HttpFilter> {
     let common = [
         http_filter("envoy.filters.http.grpc_stats", pack(&grpc)),
         http_filter("envoy.filters.http.fault", pack(&HttpFault::default())),
-        http_filter("envoy.filters.http.cors", pack(&Cors::default())),
+        http_filter(CORS_FILTER, pack(&Cors::default())),
     ];
     let peer = peer_metadata(flavour, "waypoint_upstream_peer_metadata", "upstream_discovery");
     common.into_iter().chain(peer).chain(stats(flavour)).collect()

@@ -23,13 +23,14 @@ use super::{
     matcher::Ports,
     part::{internal_listener, listener_filter},
     state,
-    tcp::{NOWHERE, hop},
+    tcp::hop,
 };
 use crate::envoy::{
     Profile,
     cluster::{MAIN, SNIFF},
     encode::{duration, pack},
     input::Serving,
+    names::NOBODY,
 };
 
 /// Chains of many services, put together. Of two that claim the same port of an address, or the same name, the first counts.
@@ -76,7 +77,7 @@ pub(in crate::envoy) fn main(serving: &Serving, profile: &Profile, tables: Table
 /// The listener of undeclared ports.
 pub(in crate::envoy) fn sniff(serving: &Serving, tables: Tables) -> Listener {
     // Envoy refuses a listener without chains.
-    let closed = hop(NOWHERE, NOWHERE, Vec::new(), Vec::new());
+    let closed = hop(CLOSED, NOBODY, Vec::new(), Vec::new());
     let mut listener = listener(SNIFF, tables, closed);
     let inspector = listener_filter("envoy.filters.listener.http_inspector", pack(&HttpInspector::default()));
     listener.listener_filters.push(inspector);
@@ -90,7 +91,7 @@ fn listener(name: &str, tables: Tables, also: FilterChain) -> Listener {
     // Without a matcher the only chain would take everything.
     let also = match &filter_chain_matcher {
         Some(_) => also,
-        None => hop(NOWHERE, NOWHERE, Vec::new(), Vec::new()),
+        None => hop(CLOSED, NOBODY, Vec::new(), Vec::new()),
     };
     Listener {
         filter_chains: match filter_chain_matcher {
@@ -105,3 +106,6 @@ fn listener(name: &str, tables: Tables, also: FilterChain) -> Listener {
 
 /// The chain that hands on to the listener of undeclared ports.
 pub(super) const SNIFF_CHAIN: &str = "sniff";
+
+/// The chain that closes what it is given.
+const CLOSED: &str = "closed";

@@ -17,10 +17,11 @@ use envoy_types::pb::envoy::{
     },
 };
 
-use super::state::{IDENTITY, PEER};
+use super::state::IDENTITY;
 use crate::envoy::{
     encode::{flag, pack, structure, text},
     input::Settings,
+    names::PEER_PRINCIPAL,
 };
 
 /// Of requests and connections to services. When the mesh keeps no log, what an AUDIT policy asks for still goes to standard output.
@@ -54,7 +55,7 @@ fn log(path: &str, filter: Option<FilterSpecifier>) -> AccessLog {
 fn fields() -> impl Iterator<Item = (&'static str, String)> {
     let plain = FIELDS.iter().map(|(name, value)| (*name, (*value).to_owned()));
     let identities = [
-        ("source_identity", format!("%FILTER_STATE({PEER}:PLAIN)%")),
+        ("source_identity", format!("%FILTER_STATE({PEER_PRINCIPAL}:PLAIN)%")),
         ("destination_identity", format!("%UPSTREAM_METADATA({}:{})%", IDENTITY.filter, IDENTITY.key)),
     ];
     plain.chain(identities)

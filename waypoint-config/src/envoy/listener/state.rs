@@ -18,12 +18,10 @@ use envoy_types::pb::envoy::{
 };
 
 use super::part::{http_filter, network_filter};
-use crate::envoy::{Flavour, encode::pack};
+use crate::envoy::{Flavour, encode::pack, names::PEER_PRINCIPAL as PEER};
 
 /// Namespace of the addresses a connection had outside; also the metadata that tells a tunnel its destination.
 pub(in crate::envoy) const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
-/// Who the client is: its SPIFFE id.
-pub(in crate::envoy) const PEER: &str = "io.istio.peer_principal";
 /// Where the metadata of an endpoint says whom it must prove to be.
 pub(in crate::envoy) const IDENTITY: Place = Place { filter: "lateen", key: "identity" };
 

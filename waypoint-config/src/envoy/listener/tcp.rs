@@ -6,10 +6,7 @@ use envoy_types::pb::envoy::{
         accesslog::v3::AccessLog,
         listener::v3::{Filter, FilterChain},
     },
-    extensions::filters::network::tcp_proxy::v3::{
-        TcpProxy,
-        tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
-    },
+    extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
 };
 
 use super::{log, part::network_filter};
@@ -19,10 +16,7 @@ use crate::{
         encode::{pack, seconds},
         input::Serving,
     },
-    view::{
-        rule::{Target, TcpRule},
-        waypoint::Access,
-    },
+    view::waypoint::Access,
 };
 
 /// What tells one such chain from another.
@@ -65,31 +59,3 @@ pub(super) fn hop(name: &str, cluster: &str, before: Vec<Filter>, access_log: Ve
     let proxy = network_filter("envoy.filters.network.tcp_proxy", pack(&proxy));
     FilterChain { name: name.to_owned(), filters: before.into_iter().chain([proxy]).collect(), ..Default::default() }
 }
-
-/// Where a rule sends connections. The share of backends that do not exist is closed, as is everything when there is none.
-pub(super) fn by_rule(serving: &Serving, rule: &TcpRule) -> ClusterSpecifier {
-    let cluster = |target: &Target| match target {
-        Target::Service { service, port } => serving.cluster_of(service, *port, false),
-        Target::Invalid { .. } => None,
-    };
-    let share = |backend: &crate::view::rule::Backend| ClusterWeight {
-        name: cluster(&backend.target).unwrap_or_else(|| NOWHERE.to_owned()),
-        weight: backend.weight,
-        ..Default::default()
-    };
-    let mut clusters: Vec<_> = rule.backends.iter().filter(|backend| backend.weight > 0).map(share).collect();
-    // Envoy wants the sum to fit in 32 bits.
-    let sum: u64 = clusters.iter().map(|share| u64::from(share.weight)).sum();
-    let scale = sum.div_ceil(u64::from(u32::MAX)).max(1);
-    for share in &mut clusters {
-        share.weight = u32::try_from(u64::from(share.weight) / scale).unwrap_or(u32::MAX).max(1);
-    }
-    match clusters.len() {
-        0 => ClusterSpecifier::Cluster(NOWHERE.to_owned()),
-        1 => ClusterSpecifier::Cluster(clusters.swap_remove(0).name),
-        _ => ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }),
-    }
-}
-
-/// There is no such cluster: connections to it are closed.
-pub(super) const NOWHERE: &str = "blackhole";
