@@ -200,6 +200,8 @@ pub mod label {
     pub const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
     /// On pods of a managed Gateway: its name (control-plane.md §1.6).
     pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+    /// On what was deployed for a Gateway: by which controller (control-plane.md §4.3).
+    pub const MANAGED: &str = "gateway.istio.io/managed";
     /// Canonical name of a workload (control-plane.md §1.2).
     pub const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
     /// Canonical revision of a workload (control-plane.md §1.2).

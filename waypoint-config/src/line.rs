@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    ambient::{Renderer, Resources},
+    ambient::{Renderer, Resources, ztunnel_accepted},
+    api::{Key, Kind},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
-    view::{Mesh, Snapshot, View},
+    view::{Mesh, Snapshot, Touched, View, status::Status},
 };
 
 /// One moment of the mesh. A clone is cheap and never changes.
@@ -33,12 +34,18 @@ pub struct Line {
     store: Store,
     view: View,
     renderer: Renderer,
+    touched: Touched,
 }
 
 impl Line {
     /// An empty mesh.
     pub fn new(mesh: Mesh) -> Self {
-        Self { store: Store::default(), view: View::new(mesh), renderer: Renderer::default() }
+        Self {
+            store: Store::default(),
+            view: View::new(mesh),
+            renderer: Renderer::default(),
+            touched: Touched::default(),
+        }
     }
 
     /// Takes changes in; one generation however many they are. Returns whether the resources differ.
@@ -47,8 +54,28 @@ impl Line {
         for change in changes {
             self.store.apply(change, &mut dirty);
         }
-        let touched = self.view.refresh(&self.store, &dirty);
-        self.renderer.refresh(&self.store, self.view.snapshot(), &touched)
+        self.touched = self.view.refresh(&self.store, &dirty);
+        self.renderer.refresh(&self.store, self.view.snapshot(), &self.touched)
+    }
+
+    /// What the last changes touched.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// What the author of an object is to be told. The conditions of routes ([`Status::parents`]) are left to whoever resolves routes.
+    pub fn status(&self, key: &Key) -> Status {
+        let mut status = Status::of(&self.store, self.view.snapshot(), key);
+        if key.kind == Kind::AuthorizationPolicy && self.store.object(key).is_some() {
+            let notice = self.resources().notice(&format!("{}/{}", key.namespace, key.name));
+            status.conditions.extend(ztunnel_accepted(notice));
+        }
+        status
+    }
+
+    /// All objects.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// What node proxies are sent.

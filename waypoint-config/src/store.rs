@@ -13,7 +13,15 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 
-use crate::api::{AuthorizationPolicy, Key, Kind, Labels, Object, PeerAuthentication};
+use crate::api::{
+    AuthorizationPolicy, Gateway, GatewayClass, Key, Kind, Labels, Object, PeerAuthentication, ReferenceGrant,
+    ServiceEntry, Stored, WorkloadEntry,
+};
+
+mod place;
+
+use place::{Place, places};
+pub use place::{entry_selector, selector, service_of};
 
 /// What a source says. Objects arrive whole; saying the same twice changes nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,63 +78,142 @@ impl Store {
 
     /// A namespace.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        as_namespace(self.objects.get(&Key::new(Kind::Namespace, "", name))?)
+        self.one(Kind::Namespace, "", name)
+    }
+
+    /// The labels of a namespace; none if it is not known.
+    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespace(name)?.metadata.labels.as_ref()
     }
 
     /// A node.
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
-        as_node(self.objects.get(&Key::new(Kind::Node, "", name))?)
+        self.one(Kind::Node, "", name)
     }
 
     /// A pod.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
-        as_pod(self.objects.get(&Key::new(Kind::Pod, namespace, name))?)
+        self.one(Kind::Pod, namespace, name)
     }
 
     /// A service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
-        as_service(self.objects.get(&Key::new(Kind::Service, namespace, name))?)
+        self.one(Kind::Service, namespace, name)
     }
 
     /// A slice.
     pub fn slice(&self, namespace: &str, name: &str) -> Option<&Arc<EndpointSlice>> {
-        as_slice(self.objects.get(&Key::new(Kind::EndpointSlice, namespace, name))?)
+        self.one(Kind::EndpointSlice, namespace, name)
+    }
+
+    /// A class of gateways.
+    pub fn gateway_class(&self, name: &str) -> Option<&Arc<GatewayClass>> {
+        self.one(Kind::GatewayClass, "", name)
+    }
+
+    /// A gateway.
+    pub fn gateway(&self, namespace: &str, name: &str) -> Option<&Arc<Gateway>> {
+        self.one(Kind::Gateway, namespace, name)
+    }
+
+    /// A ServiceEntry.
+    pub fn service_entry(&self, namespace: &str, name: &str) -> Option<&Arc<ServiceEntry>> {
+        self.one(Kind::ServiceEntry, namespace, name)
+    }
+
+    /// A WorkloadEntry.
+    pub fn workload_entry(&self, namespace: &str, name: &str) -> Option<&Arc<WorkloadEntry>> {
+        self.one(Kind::WorkloadEntry, namespace, name)
+    }
+
+    /// The object of a type by its key's parts.
+    pub fn one<T: Stored>(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<T>> {
+        T::of(self.objects.get(&Key::new(kind, namespace, name))?)
     }
 
     /// The pods of a namespace, or all.
     pub fn pods(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Pod>> {
-        self.of_kind(Kind::Pod, namespace).filter_map(as_pod)
+        self.of_kind(Kind::Pod, namespace).filter_map(Pod::of)
     }
 
     /// The services of a namespace, or all.
     pub fn services(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Service>> {
-        self.of_kind(Kind::Service, namespace).filter_map(as_service)
+        self.of_kind(Kind::Service, namespace).filter_map(Service::of)
     }
 
     /// The slices of a namespace, or all.
     pub fn slices(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.of_kind(Kind::EndpointSlice, namespace).filter_map(as_slice)
+        self.of_kind(Kind::EndpointSlice, namespace).filter_map(EndpointSlice::of)
     }
 
     /// The authorization policies of a namespace, or all.
     pub fn authorization_policies(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
-        self.of_kind(Kind::AuthorizationPolicy, namespace).filter_map(|object| match object {
-            Object::AuthorizationPolicy(policy) => Some(policy),
-            _ => None,
-        })
+        self.of_kind(Kind::AuthorizationPolicy, namespace).filter_map(AuthorizationPolicy::of)
     }
 
     /// The peer authentications of a namespace, or all.
     pub fn peer_authentications(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
-        self.of_kind(Kind::PeerAuthentication, namespace).filter_map(|object| match object {
-            Object::PeerAuthentication(policy) => Some(policy),
-            _ => None,
-        })
+        self.of_kind(Kind::PeerAuthentication, namespace).filter_map(PeerAuthentication::of)
+    }
+
+    /// The gateways of a namespace, or all.
+    pub fn gateways(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.of_kind(Kind::Gateway, namespace).filter_map(Gateway::of)
+    }
+
+    /// The ServiceEntries of a namespace, or all.
+    pub fn service_entries(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        self.of_kind(Kind::ServiceEntry, namespace).filter_map(ServiceEntry::of)
+    }
+
+    /// The WorkloadEntries of a namespace, or all.
+    pub fn workload_entries(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        self.of_kind(Kind::WorkloadEntry, namespace).filter_map(WorkloadEntry::of)
+    }
+
+    /// What others may refer to in a namespace, as it says itself.
+    pub fn reference_grants(&self, namespace: &str) -> impl Iterator<Item = &Arc<ReferenceGrant>> {
+        self.of_kind(Kind::ReferenceGrant, Some(namespace)).filter_map(ReferenceGrant::of)
     }
 
     /// The pods given to a node.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        self.at(&Place::PodOnNode(node.into())).filter_map(as_pod)
+        self.at(&Place::PodOnNode(node.into())).filter_map(Pod::of)
+    }
+
+    /// The pods of a gateway.
+    pub fn pods_of_gateway(&self, namespace: &str, gateway: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.at(&Place::PodOfGateway(namespace.into(), gateway.into())).filter_map(Pod::of)
+    }
+
+    /// The gateways of a class.
+    pub fn gateways_of(&self, class: &str) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.at(&Place::GatewayOfClass(class.into())).filter_map(Gateway::of)
+    }
+
+    /// The namespaces, services, pods and entries whose own labels (or those of their endpoints) ask for a waypoint.
+    pub fn asking_for(&self, namespace: &str, waypoint: &str) -> impl Iterator<Item = &Object> {
+        self.at(&Place::AskingFor(namespace.into(), waypoint.into()))
+    }
+
+    /// The routes that name a parent: a Gateway, Service or ServiceEntry.
+    pub fn routes_of(&self, parent: Kind, namespace: &str, name: &str) -> impl Iterator<Item = &Object> {
+        self.at(&Place::RouteOf(parent, namespace.into(), name.into()))
+    }
+
+    /// The routes that name a backend: a Service, or (as [`Kind::ServiceEntry`]) a host name.
+    pub fn routes_to(&self, backend: Kind, namespace: &str, name: &str) -> impl Iterator<Item = &Object> {
+        self.at(&Place::RouteTo(backend, namespace.into(), name.into()))
+    }
+
+    /// The policies attached to a Gateway, Service, ServiceEntry, or (without a namespace) a GatewayClass.
+    pub fn policies_for(&self, target: Kind, namespace: &str, name: &str) -> impl Iterator<Item = &Object> {
+        self.at(&Place::PolicyFor(target, namespace.into(), name.into()))
+    }
+
+    /// The ServiceEntries with a host, of whatever namespace.
+    pub fn entries_of_host(&self, host: &str) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        self.at(&Place::EntryOfHost(host.into())).filter_map(ServiceEntry::of)
     }
 
     /// The services of a namespace whose selector picks these labels. One without a selector picks nothing.
@@ -134,23 +221,33 @@ impl Store {
         let candidates = labels.iter().flat_map(move |(label, value)| {
             self.at(&Place::ServiceByLabel(namespace.into(), label.as_str().into(), value.as_str().into()))
         });
-        candidates.filter_map(as_service).filter(move |service| {
-            selector(service)
-                .is_some_and(|selector| selector.iter().all(|(label, value)| labels.get(label) == Some(value)))
-        })
+        candidates
+            .filter_map(Service::of)
+            .filter(move |service| selector(service).is_some_and(|selector| includes(labels, selector)))
+    }
+
+    /// The ServiceEntries of a namespace whose selector picks these labels.
+    pub fn entries_selecting(&self, namespace: &str, labels: &Labels) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        let candidates = labels.iter().flat_map(move |(label, value)| {
+            self.at(&Place::EntryByLabel(namespace.into(), label.as_str().into(), value.as_str().into()))
+        });
+        candidates
+            .filter_map(ServiceEntry::of)
+            .filter(move |entry| entry_selector(entry).is_some_and(|selector| includes(labels, selector)))
     }
 
     /// The slices that say they belong to a service.
     pub fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.at(&Place::SliceOfService(namespace.into(), service.into())).filter_map(as_slice)
+        self.at(&Place::SliceOfService(namespace.into(), service.into())).filter_map(EndpointSlice::of)
     }
 
     /// The slices that name a pod.
     pub fn slices_with(&self, namespace: &str, pod: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.at(&Place::SliceWithPod(namespace.into(), pod.into())).filter_map(as_slice)
+        self.at(&Place::SliceWithPod(namespace.into(), pod.into())).filter_map(EndpointSlice::of)
     }
 
-    fn of_kind(&self, kind: Kind, namespace: Option<&str>) -> impl Iterator<Item = &Object> {
+    /// The objects of a kind, of a namespace or all.
+    pub fn of_kind(&self, kind: Kind, namespace: Option<&str>) -> impl Iterator<Item = &Object> {
         let start = Key::new(kind, namespace.unwrap_or_default(), "");
         let namespace: Option<Arc<str>> = namespace.map(Into::into);
         let all = self.objects.range((Bound::Included(start), Bound::Unbounded));
@@ -182,88 +279,7 @@ impl Store {
     }
 }
 
-/// Under which question an object is found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    PodOnNode(Arc<str>),
-    /// Namespace, label, value: the first pair of the selector. Whoever matches the selector has this pair.
-    ServiceByLabel(Arc<str>, Arc<str>, Arc<str>),
-    SliceOfService(Arc<str>, Arc<str>),
-    SliceWithPod(Arc<str>, Arc<str>),
+/// Whether all of some labels are among others.
+pub fn includes(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(label, value)| labels.get(label) == Some(value))
 }
-
-fn places(object: &Object) -> Vec<Place> {
-    match object {
-        Object::Pod(pod) => {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            node.map(|node| Place::PodOnNode(node.into())).into_iter().collect()
-        }
-        Object::Service(service) => {
-            let namespace: Arc<str> = service.metadata.namespace.as_deref().unwrap_or_default().into();
-            let first = selector(service).and_then(|selector| selector.first_key_value());
-            first
-                .map(|(k, v)| Place::ServiceByLabel(namespace, k.as_str().into(), v.as_str().into()))
-                .into_iter()
-                .collect()
-        }
-        Object::EndpointSlice(slice) => {
-            let namespace: Arc<str> = slice.metadata.namespace.as_deref().unwrap_or_default().into();
-            let service =
-                service_of(slice).map(|service| Place::SliceOfService(Arc::clone(&namespace), service.into()));
-            let pods = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.target_ref.as_ref());
-            let pods =
-                pods.filter(|target| target.kind.as_deref() == Some("Pod")).filter_map(|target| target.name.as_deref());
-            let pods = pods.map(|pod| Place::SliceWithPod(Arc::clone(&namespace), pod.into()));
-            service.into_iter().chain(pods).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// The selector of a service, if it has one that picks anything.
-pub fn selector(service: &Service) -> Option<&Labels> {
-    service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty())
-}
-
-/// The service a slice says it belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
-    slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).map(String::as_str)
-}
-
-fn as_namespace(object: &Object) -> Option<&Arc<Namespace>> {
-    match object {
-        Object::Namespace(namespace) => Some(namespace),
-        _ => None,
-    }
-}
-
-fn as_node(object: &Object) -> Option<&Arc<Node>> {
-    match object {
-        Object::Node(node) => Some(node),
-        _ => None,
-    }
-}
-
-fn as_pod(object: &Object) -> Option<&Arc<Pod>> {
-    match object {
-        Object::Pod(pod) => Some(pod),
-        _ => None,
-    }
-}
-
-fn as_service(object: &Object) -> Option<&Arc<Service>> {
-    match object {
-        Object::Service(service) => Some(service),
-        _ => None,
-    }
-}
-
-fn as_slice(object: &Object) -> Option<&Arc<EndpointSlice>> {
-    match object {
-        Object::EndpointSlice(slice) => Some(slice),
-        _ => None,
-    }
-}
-
-/// On every slice Kubernetes makes for a service (`k8s.io/api/discovery/v1`).
-const SERVICE_NAME: &str = "kubernetes.io/service-name";

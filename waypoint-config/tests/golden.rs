@@ -5,16 +5,22 @@
 
 use std::{fmt::Write, fs, net::IpAddr, path::PathBuf};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_proto::{
     discovery::unpack,
     security::{self, Authorization, Match, StringMatch, string_match::MatchType},
-    workload::{Address, Port, Service, Workload, address},
+    workload::{Address, GatewayAddress, Port, Service, Workload, address, gateway_address::Destination},
 };
 use waypoint_config::{
-    ambient::{Resources, Type},
+    ambient::Type,
+    api::Key,
     line::Line,
     source::{Ledger, Reading, Role},
-    view::Mesh,
+    view::{
+        Mesh, Snapshot,
+        status::{Condition, Status},
+        waypoint::Subject,
+    },
 };
 
 #[test]
@@ -42,6 +48,16 @@ fn peers() {
     check("peers");
 }
 
+#[test]
+fn waypoints() {
+    check("waypoints");
+}
+
+#[test]
+fn entries() {
+    check("entries");
+}
+
 fn check(name: &str) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let reading = Reading::of(&fs::read(folder.join(name).with_extension("yaml")).unwrap(), Role::Objects);
@@ -51,7 +67,7 @@ fn check(name: &str) {
     assert_eq!(faults, [""; 0]);
     let mut line = Line::new(Mesh::default());
     line.apply(changes);
-    let found = text(line.resources());
+    let found = text(&line);
     let golden = folder.join(name).with_extension("txt");
     let draft = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("txt");
     // One that outlives its run would be accepted by mistake.
@@ -69,8 +85,9 @@ fn check(name: &str) {
     }
 }
 
-fn text(resources: &Resources) -> String {
+fn text(line: &Line) -> String {
     let mut out = String::new();
+    let resources = line.resources();
     for resource in resources.all(Type::Address) {
         match unpack::<Address>(&resource.body).unwrap().r#type.unwrap() {
             address::Type::Workload(workload) => {
@@ -87,6 +104,10 @@ fn text(resources: &Resources) -> String {
     }
     for (policy, notice) in resources.notices() {
         writeln!(out, "notice {policy}: {notice}").unwrap();
+    }
+    show_access(&mut out, line.snapshot());
+    for object in line.store().objects() {
+        show_status(&mut out, &object.key(), &line.status(&object.key()));
     }
     out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
@@ -116,15 +137,74 @@ fn show_workload(out: &mut String, workload: Workload) {
         line(&format!("service {service}"), ports(&list.ports));
     }
     line("policies", workload.authorization_policies.join(" "));
+    line("host", workload.hostname.clone());
+    line("waypoint", workload.waypoint.as_ref().map(show_gateway).unwrap_or_default());
+    let tunnel = workload.application_tunnel.as_ref();
+    line("application tunnel", tunnel.map(|one| format!("{:?} {}", one.protocol(), one.port)).unwrap_or_default());
+    line("weight", workload.capacity.map(|weight| weight.to_string()).unwrap_or_default());
+}
+
+fn show_gateway(gateway: &GatewayAddress) -> String {
+    let port = gateway.hbone_mtls_port;
+    match gateway.destination.as_ref().unwrap() {
+        Destination::Hostname(name) => format!("{}/{}:{port}", name.namespace, name.hostname),
+        Destination::Address(at) => format!("{}/{}:{port}", at.network, ip(&at.address)),
+    }
+}
+
+/// Waypoints as whom they run, and the policies of each and of services.
+fn show_access(out: &mut String, snapshot: &Snapshot) {
+    for (name, waypoint) in &snapshot.waypoints {
+        let identities: Vec<_> = waypoint.identities.iter().map(ToString::to_string).collect();
+        writeln!(out, "waypoint {name}: {} {:?} {}", waypoint.class, waypoint.traffic, identities.join(" ")).unwrap();
+        let services: Vec<_> = snapshot.services_through(name).map(ToString::to_string).collect();
+        writeln!(out, "  services: {}", services.join(" ")).unwrap();
+        let workloads: Vec<_> = snapshot.workloads_through(name).map(|id| format!("{id:?}")).collect();
+        writeln!(out, "  workloads: {}", workloads.len()).unwrap();
+    }
+    for (subject, access) in &snapshot.access {
+        let subject = match subject {
+            Subject::Waypoint(name) => format!("waypoint {name}"),
+            Subject::Service(name) => format!("service {name}"),
+        };
+        let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+        let authorization = access.authorization.iter().map(|policy| name(&policy.metadata));
+        let authentication = access.authentication.iter().map(|policy| name(&policy.metadata));
+        let all: Vec<_> = authorization.chain(authentication).collect();
+        writeln!(out, "access {subject}: {}", all.join(" ")).unwrap();
+    }
+}
+
+/// What node proxies do of a policy stands in its notice already.
+fn show_status(out: &mut String, key: &Key, status: &Status) {
+    let show = |out: &mut String, of: &str, one: &Condition| {
+        if one.kind != "ZtunnelAccepted" {
+            writeln!(out, "status {key}{of}: {}={} {}: {}", one.kind, one.holds, one.reason, one.message).unwrap();
+        }
+    };
+    status.conditions.iter().for_each(|one| show(out, "", one));
+    for listener in &status.listeners {
+        listener.conditions.iter().for_each(|one| show(out, &format!(" listener {}", listener.name), one));
+    }
 }
 
 fn show_service(out: &mut String, name: &str, service: Service) {
     writeln!(out, "service {name}").unwrap();
-    let addresses: Vec<_> = service.addresses.iter().map(|at| format!("{}/{}", at.network, ip(&at.address))).collect();
+    let length = |length: Option<u32>| length.map(|length| format!("/{length}")).unwrap_or_default();
+    let addresses = service.addresses.iter();
+    let addresses: Vec<_> =
+        addresses.map(|at| format!("{}/{}{}", at.network, ip(&at.address), length(at.length))).collect();
     writeln!(out, "  addresses: {}", addresses.join(" ")).unwrap();
     writeln!(out, "  families: {:?}, canonical: {}", service.ip_families(), service.canonical).unwrap();
     for port in &service.ports {
         writeln!(out, "  port {} -> {} {:?}", port.service_port, port.target_port, port.app_protocol()).unwrap();
+    }
+    if !service.subject_alt_names.is_empty() {
+        writeln!(out, "  names in certificates: {}", service.subject_alt_names.join(" ")).unwrap();
+    }
+    if let Some(waypoint) = &service.waypoint {
+        let ingress = if service.ingress_use_waypoint { ", from ingress, too" } else { "" };
+        writeln!(out, "  waypoint: {}{ingress}", show_gateway(waypoint)).unwrap();
     }
     if let Some(balancing) = &service.load_balancing {
         let preference: Vec<_> = balancing.routing_preference().collect();

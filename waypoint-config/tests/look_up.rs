@@ -166,6 +166,12 @@ const PEOPLE: &str = "\
 {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {namespace: d, name: a}, spec: {selector: {matchLabels: {app: x}}, rules: [{from: [{source: {ipBlocks: [10.0.0.0/8], trustDomains: [t]}}], when: [{key: destination.port, values: ['80']}]}]}}
 ---
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {namespace: d, name: a}, spec: {selector: {matchLabels: {app: x}}, portLevelMtls: {80: {mode: STRICT}}}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: d, name: g, labels: {istio.io/waypoint-for: all}}, spec: {gatewayClassName: c, addresses: [{value: 10.0.0.7}], listeners: [{name: m, port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: All}}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {namespace: d, name: e, labels: {istio.io/use-waypoint: g}}, spec: {hosts: [a.b], addresses: [10.0.1.0/24], ports: [{number: 80, name: w, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 10.0.0.8, ports: {w: 8}}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {namespace: d, name: r}, spec: {parentRefs: [{kind: Service, group: '', name: s}], rules: [{matches: [{path: {type: RegularExpression, value: '/a(b|c)*'}}], filters: [{type: CORS, cors: {allowOrigins: ['https://x.y']}}], timeouts: {request: 1s}, backendRefs: [{name: s, port: 80}]}]}}
 ";
 
 proptest! {
@@ -179,7 +185,7 @@ proptest! {
             line.apply(ledger.update([("x".into(), Role::Objects, Some(reading))]));
         }
         prop_assert_eq!(ledger.faults(), vec![]);
-        prop_assert_eq!(line.resources().all(Type::Address).count(), 3);
+        prop_assert_eq!(line.resources().all(Type::Address).count(), 5);
         prop_assert_eq!(line.resources().all(Type::Authorization).count(), 3);
     }
 }

@@ -9,8 +9,9 @@ mod peer;
 mod render;
 mod resources;
 mod service;
+mod waypoint;
 mod workload;
 
-pub use notice::{Effect, Notice};
+pub use notice::{Effect, Notice, ztunnel_accepted};
 pub use render::Renderer;
 pub use resources::{Changes, Names, Resource, Resources, Type};

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a node proxy cannot do of a policy, in istiod's words where it has some. Made by `authorization`, shown in logs and, later, in the
+//! What a node proxy cannot do of a policy, in istiod's words where it has some. Made by `authorization`, shown in logs and in the
 //! `ZtunnelAccepted` condition of the object.
 
 use std::fmt;
+
+use crate::view::status::Condition;
 
 /// Why a policy is not enforced as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,3 +69,15 @@ impl fmt::Display for Effect {
         })
     }
 }
+
+/// What the author of an AuthorizationPolicy hears of node proxies. Nothing, if it is not for them.
+pub fn ztunnel_accepted(notice: Option<&Notice>) -> Option<Condition> {
+    match notice {
+        Some(Notice::ForGateways) => None,
+        Some(notice) => Some(Condition::new(ZTUNNEL_ACCEPTED, false, "UnsupportedValue", notice.to_string())),
+        None => Some(Condition::new(ZTUNNEL_ACCEPTED, true, "Accepted", "attached to ztunnel")),
+    }
+}
+
+/// The condition's type (control-plane.md §1.7).
+const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps the resources in step with the snapshot: makes anew what the view touched, and only that. Called by `line`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     authorization, encode, peer,
@@ -29,12 +29,18 @@ impl Renderer {
     /// Makes a new generation of what was touched; none if no byte differs.
     pub fn refresh(&mut self, store: &Store, snapshot: &Snapshot, touched: &Touched) -> bool {
         let mesh = &snapshot.mesh;
-        let workloads = touched.workloads.iter().map(|id| match snapshot.workloads.get(id) {
-            Some(workload) => Update::Put(Arc::new(workload::resource(mesh, workload))),
+        // Where a waypoint is found stands in whoever goes through it.
+        let waypoints = || touched.waypoints.iter();
+        let through = waypoints().flat_map(|waypoint| snapshot.workloads_through(waypoint));
+        let ids: BTreeSet<_> = touched.workloads.iter().chain(through).collect();
+        let through = waypoints().flat_map(|waypoint| snapshot.services_through(waypoint));
+        let names: BTreeSet<_> = touched.services.iter().chain(through).collect();
+        let workloads = ids.into_iter().map(|id| match snapshot.workloads.get(id) {
+            Some(workload) => Update::Put(Arc::new(workload::resource(snapshot, workload))),
             None => Update::Remove(Type::Address, workload::uid(mesh, id).into()),
         });
-        let services = touched.services.iter().map(|name| match snapshot.services.get(name) {
-            Some(service) => Update::Put(Arc::new(service::resource(service))),
+        let services = names.into_iter().map(|name| match snapshot.services.get(name) {
+            Some(service) => Update::Put(Arc::new(service::resource(snapshot, service))),
             None => Update::Remove(Type::Address, mesh.service_id(name)),
         });
         let policies = touched.policies.iter().map(|name| match snapshot.policies.get(name) {

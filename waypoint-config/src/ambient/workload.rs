@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use mesh_proto::workload::{
-    Address, Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, address,
+    Address, ApplicationTunnel, Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload, WorkloadStatus,
+    WorkloadType, address, application_tunnel::Protocol,
 };
 
 use super::{
     encode,
     resources::{Resource, Type},
+    waypoint,
 };
-use crate::view::{self, Mesh, Tunnel, WorkloadId};
+use crate::view::{self, Mesh, Snapshot, Tunnel, WorkloadId};
 
 /// The name of its resource, the same for its whole life.
 pub(super) fn uid(mesh: &Mesh, id: &WorkloadId) -> String {
@@ -21,12 +23,16 @@ pub(super) fn uid(mesh: &Mesh, id: &WorkloadId) -> String {
         WorkloadId::Endpoint { slice, address } => {
             format!("{cluster}/discovery.k8s.io/EndpointSlice/{slice}/{address}")
         }
+        WorkloadId::Entry(entry) => format!("{cluster}/networking.istio.io/WorkloadEntry/{entry}"),
+        WorkloadId::EntryEndpoint { entry, address } => {
+            format!("{cluster}/networking.istio.io/ServiceEntry/{entry}/{address}")
+        }
     }
 }
 
-pub(super) fn resource(mesh: &Mesh, workload: &view::Workload) -> Resource {
-    let uid = uid(mesh, &workload.id);
-    let message = Address { r#type: Some(address::Type::Workload(message(mesh, workload, uid.clone()))) };
+pub(super) fn resource(snapshot: &Snapshot, workload: &view::Workload) -> Resource {
+    let uid = uid(&snapshot.mesh, &workload.id);
+    let message = Address { r#type: Some(address::Type::Workload(message(snapshot, workload, uid.clone()))) };
     Resource {
         aliases: workload.addresses.iter().map(|address| encode::alias(&workload.network, *address)).collect(),
         node: (!workload.node.is_empty()).then(|| Arc::clone(&workload.node)),
@@ -35,15 +41,16 @@ pub(super) fn resource(mesh: &Mesh, workload: &view::Workload) -> Resource {
     }
 }
 
-fn message(mesh: &Mesh, workload: &view::Workload, uid: String) -> Workload {
+fn message(snapshot: &Snapshot, workload: &view::Workload, uid: String) -> Workload {
+    let mesh = &snapshot.mesh;
     let (tunnel_protocol, native_tunnel) = match workload.tunnel {
         Tunnel::Plain => (TunnelProtocol::None, false),
         Tunnel::Hbone => (TunnelProtocol::Hbone, false),
         Tunnel::NativeHbone => (TunnelProtocol::Hbone, true),
     };
     let workload_type = match workload.id {
-        // Whatever made it: istiod says so for every pod.
-        WorkloadId::Pod(_) => WorkloadType::Pod,
+        // Whatever made it: istiod says so for every pod and entry.
+        WorkloadId::Pod(_) | WorkloadId::Entry(_) | WorkloadId::EntryEndpoint { .. } => WorkloadType::Pod,
         WorkloadId::Endpoint { .. } => WorkloadType::Deployment,
     };
     let network_mode = if workload.on_host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard };
@@ -53,6 +60,7 @@ fn message(mesh: &Mesh, workload: &view::Workload, uid: String) -> Workload {
         name: workload.name.to_string(),
         namespace: workload.namespace.to_string(),
         addresses: workload.addresses.iter().map(|address| encode::octets(*address)).collect(),
+        hostname: workload.hostname.to_string(),
         network: workload.network.to_string(),
         tunnel_protocol: tunnel_protocol.into(),
         native_tunnel,
@@ -69,8 +77,16 @@ fn message(mesh: &Mesh, workload: &view::Workload, uid: String) -> Workload {
         cluster_id: mesh.cluster_id.clone(),
         locality: locality(&workload.locality),
         network_mode: network_mode.into(),
+        waypoint: waypoint::address(snapshot, workload.waypoint.as_ref()),
+        application_tunnel: workload.application_tunnel.map(application_tunnel),
+        capacity: workload.weight,
         ..Workload::default()
     }
+}
+
+fn application_tunnel(tunnel: view::waypoint::ApplicationTunnel) -> ApplicationTunnel {
+    let protocol = if tunnel.proxy { Protocol::Proxy } else { Protocol::None };
+    ApplicationTunnel { protocol: protocol.into(), port: tunnel.port.into() }
 }
 
 fn port_list(ports: &[view::PortMapping]) -> PortList {

@@ -5,7 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{policy::TargetReference, selector::WorkloadSelector};
+use super::{
+    policy::TargetReference,
+    selector::{WorkloadSelector, narrowing},
+};
 
 /// Which tokens requests may carry. A token that is there must be good; none is needed unless an AuthorizationPolicy asks for one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,18 @@ pub struct RequestAuthenticationSpec {
     pub target_refs: Vec<TargetReference>,
     /// The issuers.
     pub jwt_rules: Vec<JwtRule>,
+}
+
+impl RequestAuthenticationSpec {
+    /// The selector, if it narrows anything.
+    pub fn narrowing_selector(&self) -> Option<&WorkloadSelector> {
+        narrowing(self.selector.as_ref())
+    }
+
+    /// What it is attached to.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetReference> {
+        self.target_ref.iter().chain(&self.target_refs)
+    }
 }
 
 /// One issuer and where its tokens are found.

@@ -4,6 +4,10 @@
 
 use std::{fmt, sync::Arc};
 
+use gateway_api::experimental::{
+    gatewayclasses::GatewayClass, gateways::Gateway, grpcroutes::GrpcRoute, httproutes::HttpRoute,
+    referencegrants::ReferenceGrant, tcproutes::TcpRoute, tlsroutes::TlsRoute,
+};
 use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
@@ -16,74 +20,144 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
+    authentication::RequestAuthentication,
     check,
+    entry::{ServiceEntry, WorkloadEntry},
     policy::{AuthorizationPolicy, PeerAuthentication},
+    shape,
 };
 
-/// The kinds the control plane reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+/// One line for every kind: its variant and type, the word people use, where it lives, and the versions of it that are read.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $name:literal $namespaced:literal [$($version:literal)+])+) => {
+        /// The kinds the control plane reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl Kind {
+            /// From `apiVersion` and `kind`.
+            pub fn of(api_version: &str, kind: &str) -> Result<Self, UnknownKind> {
+                match (kind, api_version) {
+                    $(($name, $($version)|+) => Ok(Self::$kind),)+
+                    _ => Err(UnknownKind),
+                }
+            }
+
+            /// Whether its objects live in a namespace.
+            pub fn is_namespaced(self) -> bool {
+                match self {
+                    $(Self::$kind => $namespaced,)+
+                }
+            }
+
+            /// The word people use.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+        }
+
+        /// An object; cheap to clone.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Object {
+            $($(#[$doc])* $kind(Arc<$kind>),)+
+        }
+
+        $(impl Stored for $kind {
+            fn of(object: &Object) -> Option<&Arc<Self>> {
+                match object {
+                    Object::$kind(object) => Some(object),
+                    _ => None,
+                }
+            }
+        })+
+
+        impl Object {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)+
+                }
+            }
+
+            /// Its metadata.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)+
+                }
+            }
+
+            fn typed(kind: Kind, value: Value) -> Result<Self, ObjectError> {
+                match kind {
+                    $(Kind::$kind => typed(value).map(Self::$kind),)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// `v1/Namespace`
-    Namespace,
+    Namespace "Namespace" false ["v1"]
     /// `v1/Node`
-    Node,
+    Node "Node" false ["v1"]
     /// `v1/Pod`
-    Pod,
+    Pod "Pod" true ["v1"]
     /// `v1/Service`
-    Service,
+    Service "Service" true ["v1"]
     /// `v1/ServiceAccount`
-    ServiceAccount,
+    ServiceAccount "ServiceAccount" true ["v1"]
     /// `discovery.k8s.io/v1/EndpointSlice`
-    EndpointSlice,
+    EndpointSlice "EndpointSlice" true ["discovery.k8s.io/v1"]
+    /// `gateway.networking.k8s.io/GatewayClass`
+    GatewayClass "GatewayClass" false ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1beta1"]
+    /// `gateway.networking.k8s.io/Gateway`
+    Gateway "Gateway" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1beta1"]
+    /// `gateway.networking.k8s.io/HTTPRoute`
+    HttpRoute "HTTPRoute" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1beta1"]
+    /// `gateway.networking.k8s.io/GRPCRoute`
+    GrpcRoute "GRPCRoute" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1alpha2"]
+    /// `gateway.networking.k8s.io/TCPRoute`
+    TcpRoute "TCPRoute" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1alpha2"]
+    /// `gateway.networking.k8s.io/TLSRoute`
+    TlsRoute "TLSRoute" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1alpha3" "gateway.networking.k8s.io/v1alpha2"]
+    /// `gateway.networking.k8s.io/ReferenceGrant`
+    ReferenceGrant "ReferenceGrant" true ["gateway.networking.k8s.io/v1" "gateway.networking.k8s.io/v1beta1" "gateway.networking.k8s.io/v1alpha2"]
+    /// `networking.istio.io/ServiceEntry`
+    ServiceEntry "ServiceEntry" true ["networking.istio.io/v1" "networking.istio.io/v1beta1" "networking.istio.io/v1alpha3"]
+    /// `networking.istio.io/WorkloadEntry`
+    WorkloadEntry "WorkloadEntry" true ["networking.istio.io/v1" "networking.istio.io/v1beta1" "networking.istio.io/v1alpha3"]
     /// `security.istio.io/AuthorizationPolicy`
-    AuthorizationPolicy,
+    AuthorizationPolicy "AuthorizationPolicy" true ["security.istio.io/v1" "security.istio.io/v1beta1"]
     /// `security.istio.io/PeerAuthentication`
-    PeerAuthentication,
+    PeerAuthentication "PeerAuthentication" true ["security.istio.io/v1" "security.istio.io/v1beta1"]
+    /// `security.istio.io/RequestAuthentication`
+    RequestAuthentication "RequestAuthentication" true ["security.istio.io/v1" "security.istio.io/v1beta1"]
+}
+
+/// A type an [`Object`] can be of.
+pub trait Stored: Sized {
+    /// The object, if it is of this type.
+    fn of(object: &Object) -> Option<&Arc<Self>>;
+}
+
+impl Kind {
+    /// What a reference means: references name group and kind, without a version. The core group is empty, or `core`.
+    pub fn of_reference(group: &str, kind: &str) -> Option<Self> {
+        let version = match group {
+            "" | "core" => "v1".to_owned(),
+            group => format!("{group}/v1"),
+        };
+        Self::of(&version, kind).ok()
+    }
 }
 
 /// The kind is none the control plane reads. Not a mistake: a directory may hold a Deployment, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownKind;
-
-impl Kind {
-    /// From `apiVersion` and `kind`.
-    pub fn of(api_version: &str, kind: &str) -> Result<Self, UnknownKind> {
-        match (api_version, kind) {
-            ("v1", "Namespace") => Ok(Self::Namespace),
-            ("v1", "Node") => Ok(Self::Node),
-            ("v1", "Pod") => Ok(Self::Pod),
-            ("v1", "Service") => Ok(Self::Service),
-            ("v1", "ServiceAccount") => Ok(Self::ServiceAccount),
-            ("discovery.k8s.io/v1", "EndpointSlice") => Ok(Self::EndpointSlice),
-            ("security.istio.io/v1" | "security.istio.io/v1beta1", "AuthorizationPolicy") => {
-                Ok(Self::AuthorizationPolicy)
-            }
-            ("security.istio.io/v1" | "security.istio.io/v1beta1", "PeerAuthentication") => {
-                Ok(Self::PeerAuthentication)
-            }
-            _ => Err(UnknownKind),
-        }
-    }
-
-    /// Whether its objects live in a namespace.
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
-    }
-
-    /// The word people use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::Pod => "Pod",
-            Self::Service => "Service",
-            Self::ServiceAccount => "ServiceAccount",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::AuthorizationPolicy => "AuthorizationPolicy",
-            Self::PeerAuthentication => "PeerAuthentication",
-        }
-    }
-}
 
 /// What there is one of: kind, namespace (empty for cluster-wide kinds), name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,20 +188,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// An object; cheap to clone.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Object {
-    Namespace(Arc<Namespace>),
-    Node(Arc<Node>),
-    Pod(Arc<Pod>),
-    Service(Arc<Service>),
-    ServiceAccount(Arc<ServiceAccount>),
-    EndpointSlice(Arc<EndpointSlice>),
-    AuthorizationPolicy(Arc<AuthorizationPolicy>),
-    PeerAuthentication(Arc<PeerAuthentication>),
-}
-
 /// Why a value is not the object it says it is.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{path}: {reason}")]
@@ -149,46 +209,11 @@ impl Object {
     /// that names the field. `null` means absent, as in Kubernetes.
     pub fn read(kind: Kind, mut value: Value) -> Result<Self, ObjectError> {
         drop_nulls(&mut value);
-        let object = match kind {
-            Kind::Namespace => Self::Namespace(typed(value)?),
-            Kind::Node => Self::Node(typed(value)?),
-            Kind::Pod => Self::Pod(typed(value)?),
-            Kind::Service => Self::Service(typed(value)?),
-            Kind::ServiceAccount => Self::ServiceAccount(typed(value)?),
-            Kind::EndpointSlice => Self::EndpointSlice(typed(value)?),
-            Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
-            Kind::PeerAuthentication => Self::PeerAuthentication(typed(value)?),
-        };
+        shape::shape(kind, &mut value);
+        check::value(kind, &value)?;
+        let object = Self::typed(kind, value)?;
         check::object(&object)?;
         Ok(object)
-    }
-
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-            Self::Pod(_) => Kind::Pod,
-            Self::Service(_) => Kind::Service,
-            Self::ServiceAccount(_) => Kind::ServiceAccount,
-            Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
-            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
-        }
-    }
-
-    /// Its metadata.
-    pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::Namespace(object) => &object.metadata,
-            Self::Node(object) => &object.metadata,
-            Self::Pod(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::ServiceAccount(object) => &object.metadata,
-            Self::EndpointSlice(object) => &object.metadata,
-            Self::AuthorizationPolicy(object) => &object.metadata,
-            Self::PeerAuthentication(object) => &object.metadata,
-        }
     }
 
     /// Its key.

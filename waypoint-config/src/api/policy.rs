@@ -52,7 +52,12 @@ impl AuthorizationPolicySpec {
 
     /// Whether it is for waypoints and gateways only, never for a node proxy.
     pub fn is_for_gateways(&self) -> bool {
-        self.target_ref.is_some() || !self.target_refs.is_empty()
+        self.targets().next().is_some()
+    }
+
+    /// What it is attached to.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetReference> {
+        self.target_ref.iter().chain(&self.target_refs)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 
 /// Labels of an object.
@@ -27,4 +28,21 @@ impl WorkloadSelector {
 /// which for a DENY means that it silently does not deny.
 pub(super) fn narrowing(selector: Option<&WorkloadSelector>) -> Option<&WorkloadSelector> {
     selector.filter(|selector| !selector.match_labels.is_empty())
+}
+
+/// Whether labels are picked by a selector of Kubernetes. One that cannot be understood picks nothing.
+pub fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    equal
+        && selector.match_expressions.iter().flatten().all(|one| {
+            let values = one.values.as_deref().unwrap_or_default();
+            let value = labels.get(&one.key);
+            match one.operator.as_str() {
+                "In" => value.is_some_and(|value| values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !values.contains(value)),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
 }

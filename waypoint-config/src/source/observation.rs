@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What programs saw of an object, laid over what people wrote. In a cluster the API server keeps both in one object; in a directory that belongs to a
-//! person nobody may write into that person's files, so the kubelet's part (uid, node, addresses, conditions) and the node agent's part (the
-//! redirection annotation) are small files of their own below `status/`, one folder per writer. Pure. Called by `document` and `ledger`.
+//! person nobody may write into that person's files, so the kubelet's part (uid, node, addresses, conditions), the node agent's part (the redirection
+//! annotation) and the addresses of a Gateway are small files of their own below `status/`, one folder per writer. Pure. Called by `document` and `ledger`.
 //!
-//! An observation is a partial Pod or Service with only the fields of [`ALLOWED`]. Annotations are merged one by one, every other field
+//! An observation is a partial object with only the fields of [`ALLOWED`]. Annotations are merged one by one, every other field
 //! replaces. `metadata.uid` ties it to one life of the object: an observation of another life is passed over, so a pod made again under its old
 //! name does not inherit the old one's redirection. Without an object it does nothing: a status makes no pod.
 
@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use crate::api::{Kind, Object, ObjectError};
+use crate::api::{Gateway, Kind, Object, ObjectError, ServiceEntry};
 
 /// Reads an observation strictly.
 pub(super) fn read(kind: Kind, mut value: Value) -> Result<Object, ObjectError> {
@@ -27,9 +27,20 @@ pub(super) fn read(kind: Kind, mut value: Value) -> Result<Object, ObjectError> 
     }
     if let Some(value) = value.as_object_mut() {
         // Required in the object, nothing to say about here.
-        value.entry("spec").or_insert_with(|| json!({}));
+        value.entry("spec").or_insert_with(|| required(kind));
     }
     Object::read(kind, value)
+}
+
+/// The least a spec may hold.
+fn required(kind: Kind) -> Value {
+    match kind {
+        Kind::Gateway => {
+            json!({"gatewayClassName": "any", "listeners": [{"name": "any", "port": 15008, "protocol": "HBONE"}]})
+        }
+        Kind::ServiceEntry => json!({"hosts": ["any.invalid"]}),
+        _ => json!({}),
+    }
 }
 
 /// The object with the observation laid over it, or `None` if the observation is of another life.
@@ -55,6 +66,20 @@ pub(super) fn lay(object: &Object, observation: &Object) -> Option<Object> {
             }
             replace(&mut service.status, &observation.status);
             Some(Object::Service(Arc::new(service)))
+        }
+        (Object::Gateway(object), Object::Gateway(observation)) => {
+            let mut gateway = Gateway::clone(object);
+            lay_metadata(&mut gateway.metadata, &observation.metadata)?;
+            replace(&mut gateway.status, &observation.status);
+            Some(Object::Gateway(Arc::new(gateway)))
+        }
+        (Object::ServiceEntry(object), Object::ServiceEntry(observation)) => {
+            let mut entry = ServiceEntry::clone(object);
+            lay_metadata(&mut entry.metadata, &observation.metadata)?;
+            if !observation.status.addresses.is_empty() {
+                entry.status.clone_from(&observation.status);
+            }
+            Some(Object::ServiceEntry(Arc::new(entry)))
         }
         _ => None,
     }
@@ -107,7 +132,11 @@ fn first_other(value: &Value, allowed: &[&str]) -> Option<String> {
 const ALWAYS: [&str; 4] = ["apiVersion", "kind", "metadata.name", "metadata.namespace"];
 
 /// What may be observed of what: in Kubernetes these fields are written by machinery.
-const ALLOWED: [(Kind, &[&str]); 2] = [
+const ALLOWED: [(Kind, &[&str]); 4] = [
+    // Where whoever runs the waypoint has it.
+    (Kind::Gateway, &["metadata.uid", "metadata.creationTimestamp", "metadata.annotations", "status"]),
+    // The addresses that were allotted.
+    (Kind::ServiceEntry, &["metadata.uid", "metadata.creationTimestamp", "metadata.annotations", "status"]),
     (
         Kind::Pod,
         &[

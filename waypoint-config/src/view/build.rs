@@ -9,18 +9,22 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use mesh_proto::contract::label;
 use rpds::RedBlackTreeMapSync;
 
 use super::{
-    endpoint,
-    model::{Mesh, Name, Policy, Resident, Snapshot, WorkloadId},
-    pod, policy, service,
+    access,
+    candidates::Candidates,
+    endpoint, entry, gateway,
+    model::{Mesh, Name, Policy, Resident, Workload, WorkloadId},
+    pod, policy,
+    scene::{Scene, network},
+    service,
+    snapshot::Snapshot,
+    waypoint::Subject,
 };
 use crate::{
-    api::{Key, Kind, Labels, Object, WorkloadSelector},
-    store::{Dirty, Store, selector, service_of},
+    api::{Key, Kind, Object},
+    store::{Dirty, Store},
 };
 
 /// The snapshot and the way to the next one.
@@ -37,10 +41,18 @@ pub struct Touched {
     pub workloads: BTreeSet<WorkloadId>,
     /// Services.
     pub services: BTreeSet<Name>,
+    /// Services that got, lost or changed an endpoint; their keys, whether they are there or not.
+    pub endpoints: BTreeSet<Name>,
     /// Policies.
     pub policies: BTreeSet<Name>,
+    /// Waypoints.
+    pub waypoints: BTreeSet<Name>,
+    /// What policies are attached to.
+    pub access: BTreeSet<Subject>,
     /// AuthorizationPolicies that were written, changed or deleted, sent to node proxies or not.
     pub objects: BTreeSet<Name>,
+    /// Objects whose conditions may read differently; generously.
+    pub judged: BTreeSet<Key>,
 }
 
 impl View {
@@ -61,7 +73,7 @@ impl View {
         let network = network(store, &mesh);
         if network != self.network {
             self.network = network;
-            candidates.all_addresses(store);
+            candidates.all_addresses(&mesh, store);
         }
         for (key, old) in dirty {
             candidates.of_key(key);
@@ -72,83 +84,152 @@ impl View {
         self.resolve(store, candidates)
     }
 
-    fn resolve(&mut self, store: &Store, candidates: Candidates) -> Touched {
+    fn resolve(&mut self, store: &Store, mut candidates: Candidates) -> Touched {
         let mesh = Arc::clone(&self.snapshot.mesh);
-        let mut touched = Touched { objects: candidates.authorizations.clone(), ..Touched::default() };
-        for name in candidates.services {
-            let object = store.service(&name.namespace, &name.name);
-            let service = object.and_then(|object| service::resolve(&mesh, store, &self.network, object));
-            if set(&mut self.snapshot.services, &name, service) {
-                touched.services.insert(name);
+        let network = Arc::clone(&self.network);
+        let mut touched = Touched::default();
+        // Waypoints first: who goes through one depends on what it is.
+        let before = self.snapshot.waypoints.clone();
+        let scene = Scene { mesh: &mesh, store, waypoints: &before, network: &network };
+        for name in std::mem::take(&mut candidates.gateways) {
+            let object = store.gateway(&name.namespace, &name.name);
+            if set(&mut self.snapshot.waypoints, &name, object.and_then(|object| gateway::resolve(&scene, object))) {
+                candidates.askers_of(&mesh, store, &name);
+                touched.waypoints.insert(name.clone());
+            }
+            candidates.judged.insert(Key::new(Kind::Gateway, &name.namespace, &name.name));
+        }
+        let waypoints = self.snapshot.waypoints.clone();
+        let scene = Scene { waypoints: &waypoints, ..scene };
+        for name in std::mem::take(&mut candidates.services) {
+            self.resolve_service(&scene, name, &mut candidates, &mut touched);
+        }
+        self.resolve_workloads(&scene, &mut candidates, &mut touched);
+        self.resolve_policies(&scene, &candidates, &mut touched);
+        for subject in candidates.subjects {
+            let found = access::resolve(&scene, &self.snapshot.services, &subject);
+            if set(&mut self.snapshot.access, &subject, found) {
+                touched.access.insert(subject);
             }
         }
-        for name in candidates.pods {
+        touched.objects = candidates.authorizations;
+        touched.judged = candidates.judged;
+        touched
+    }
+
+    fn resolve_service(&mut self, scene: &Scene<'_>, key: Name, candidates: &mut Candidates, touched: &mut Touched) {
+        let object = scene.store.service(&key.namespace, &key.name);
+        let kubernetes = object.and_then(|object| service::resolve(scene, object));
+        let new = kubernetes.or_else(|| entry::resolve(scene, &key));
+        candidates.subjects.insert(Subject::Service(key.clone()));
+        let old = self.snapshot.services.get(&key).cloned();
+        for service in old.as_deref().into_iter().chain(&new) {
+            let kind = access::kind_of(service);
+            candidates.judged.insert(Key::new(kind, &service.namespace, &service.name));
+            candidates.judge_policies(scene.store, kind, &service.namespace, &service.name);
+        }
+        let place = new.as_ref().map(|service| (Arc::clone(&service.hostname), service.waypoint.clone()));
+        if set(&mut self.snapshot.services, &key, new) {
+            let old_place = old.map(|service| (Arc::clone(&service.hostname), service.waypoint.clone()));
+            let host = |place: &'_ Option<(Arc<str>, Option<Name>)>| place.as_ref().map(|(host, _)| Arc::clone(host));
+            let through =
+                |place: &'_ Option<(Arc<str>, Option<Name>)>| place.as_ref().and_then(|(_, name)| name.clone());
+            self.snapshot.hosts.replace(&key, &host(&old_place), &host(&place));
+            self.snapshot.services_through.replace(&key, &through(&old_place), &through(&place));
+            touched.services.insert(key);
+        }
+    }
+
+    fn resolve_workloads(&mut self, scene: &Scene<'_>, candidates: &mut Candidates, touched: &mut Touched) {
+        let store = scene.store;
+        for name in std::mem::take(&mut candidates.pods) {
             let object = store.pod(&name.namespace, &name.name);
-            self.lodge(&name, object.and_then(|object| pod::resident(&mesh, object)));
-            let id = WorkloadId::Pod(name);
-            let workload = object.and_then(|object| pod::resolve(&mesh, store, &self.network, object));
-            if set(&mut self.snapshot.workloads, &id, workload) {
-                touched.workloads.insert(id);
+            self.lodge(&name, object.and_then(|object| pod::resident(scene.mesh, object)));
+            let workload = object.and_then(|object| pod::resolve(scene, object));
+            self.place(scene.mesh, &WorkloadId::Pod(name), workload, touched);
+        }
+        for name in std::mem::take(&mut candidates.lone) {
+            let workload = store.workload_entry(&name.namespace, &name.name).map(|object| entry::lone(scene, object));
+            self.place(scene.mesh, &WorkloadId::Entry(name), workload, touched);
+        }
+        for slice in std::mem::take(&mut candidates.slices) {
+            let object = store.slice(&slice.namespace, &slice.name);
+            let first = WorkloadId::Endpoint { slice: slice.clone(), address: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+            let last = WorkloadId::Endpoint { slice, address: IpAddr::V6(Ipv6Addr::from(u128::MAX)) };
+            let old = self.snapshot.workloads.range(first..=last).map(|(id, _)| id.clone()).collect();
+            let new = object.map(|object| endpoint::resolve(scene, object)).unwrap_or_default();
+            self.place_all(scene.mesh, old, new, touched);
+        }
+        for name in std::mem::take(&mut candidates.entries) {
+            let object = store.service_entry(&name.namespace, &name.name);
+            let first = WorkloadId::EntryEndpoint { entry: name.clone(), address: "".into() };
+            let from = self.snapshot.workloads.range(first..).map(|(id, _)| id.clone());
+            let old = from.take_while(|id| matches!(id, WorkloadId::EntryEndpoint { entry, .. } if *entry == name));
+            let old = old.collect();
+            let new = object.map(|object| entry::endpoints(scene, object)).unwrap_or_default();
+            self.place_all(scene.mesh, old, new, touched);
+        }
+    }
+
+    fn resolve_policies(&mut self, scene: &Scene<'_>, candidates: &Candidates, touched: &mut Touched) {
+        let (mesh, store) = (scene.mesh, scene.store);
+        for name in &candidates.authorizations {
+            let object = store.one(Kind::AuthorizationPolicy, &name.namespace, &name.name);
+            let sent = object.filter(|object| policy::is_for_node_proxies(object));
+            if set(&mut self.snapshot.policies, name, sent.map(|object| policy::authorization(mesh, object))) {
+                touched.policies.insert(name.clone());
             }
         }
-        for name in candidates.slices {
-            self.endpoints(&mesh, store, name, &mut touched);
-        }
-        for name in candidates.authorizations {
-            let object = Key {
-                kind: Kind::AuthorizationPolicy,
-                namespace: Arc::clone(&name.namespace),
-                name: Arc::clone(&name.name),
-            };
-            let policy = match store.object(&object) {
-                Some(Object::AuthorizationPolicy(object)) if policy::is_for_node_proxies(object) => {
-                    Some(policy::authorization(&mesh, object))
-                }
-                _ => None,
-            };
-            if set(&mut self.snapshot.policies, &name, policy) {
-                touched.policies.insert(name);
-            }
-        }
-        for object in candidates.peers {
+        for object in &candidates.peers {
             let key = Key {
                 kind: Kind::PeerAuthentication,
                 namespace: Arc::clone(&object.namespace),
                 name: Arc::clone(&object.name),
             };
             let level = match store.object(&key) {
-                Some(Object::PeerAuthentication(object)) => policy::port_level(&mesh, store, object),
+                Some(Object::PeerAuthentication(object)) => policy::port_level(mesh, store, object),
                 _ => None,
             };
-            let name = policy::port_level_name(&object);
+            let name = policy::port_level_name(object);
             if set(&mut self.snapshot.policies, &name, level.map(Policy::PortLevel)) {
                 touched.policies.insert(name);
             }
             let any = store.peer_authentications(None).next().is_some();
-            let name = policy::static_strict(&mesh);
+            let name = policy::static_strict(mesh);
             if set(&mut self.snapshot.policies, &name, any.then_some(Policy::StaticStrict)) {
                 touched.policies.insert(name);
             }
         }
-        touched
     }
 
-    fn endpoints(&mut self, mesh: &Mesh, store: &Store, slice: Name, touched: &mut Touched) {
-        let object = store.slice(&slice.namespace, &slice.name);
-        let first = WorkloadId::Endpoint { slice: slice.clone(), address: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let last = WorkloadId::Endpoint { slice, address: IpAddr::V6(Ipv6Addr::from(u128::MAX)) };
-        let mut gone: BTreeSet<WorkloadId> =
-            self.snapshot.workloads.range(first..=last).map(|(id, _)| id.clone()).collect();
-        for workload in object.map(|object| endpoint::resolve(mesh, store, &self.network, object)).unwrap_or_default() {
+    /// The workloads of one object: what is no longer among them is gone.
+    fn place_all(&mut self, mesh: &Mesh, old: BTreeSet<WorkloadId>, new: Vec<Workload>, touched: &mut Touched) {
+        let mut gone = old;
+        for workload in new {
             let id = workload.id.clone();
             gone.remove(&id);
-            if set(&mut self.snapshot.workloads, &id, Some(workload)) {
-                touched.workloads.insert(id);
-            }
+            self.place(mesh, &id, Some(workload), touched);
         }
         for id in gone {
-            self.snapshot.workloads.remove_mut(&id);
-            touched.workloads.insert(id);
+            self.place(mesh, &id, None, touched);
+        }
+    }
+
+    /// Puts or removes a workload, and keeps what is found by it.
+    fn place(&mut self, mesh: &Mesh, id: &WorkloadId, new: Option<Workload>, touched: &mut Touched) {
+        let services = |workload: &Workload| -> Vec<Name> {
+            workload.services.keys().map(|service| mesh.service_of_id(service)).collect()
+        };
+        let old = self.snapshot.workloads.get(id).cloned();
+        let through = new.as_ref().and_then(|workload| workload.waypoint.clone());
+        let is_in = new.as_ref().map(services).unwrap_or_default();
+        if set(&mut self.snapshot.workloads, id, new) {
+            let was_in = old.as_deref().map(services).unwrap_or_default();
+            self.snapshot.members.replace(id, &was_in, &is_in);
+            let was_through = old.as_ref().and_then(|workload| workload.waypoint.as_ref());
+            self.snapshot.workloads_through.replace(id, was_through, &through);
+            touched.endpoints.extend(was_in.into_iter().chain(is_in));
+            touched.workloads.insert(id.clone());
         }
     }
 
@@ -175,103 +256,6 @@ impl View {
             lodgings.insert_mut(new, count + 1);
         }
     }
-}
-
-/// What may come out different.
-#[derive(Default)]
-struct Candidates {
-    pods: BTreeSet<Name>,
-    slices: BTreeSet<Name>,
-    services: BTreeSet<Name>,
-    authorizations: BTreeSet<Name>,
-    peers: BTreeSet<Name>,
-}
-
-impl Candidates {
-    /// The object itself, there or not.
-    fn of_key(&mut self, key: &Key) {
-        let name = Name::new(Arc::clone(&key.namespace), Arc::clone(&key.name));
-        match key.kind {
-            Kind::Pod => self.pods.insert(name),
-            Kind::EndpointSlice => self.slices.insert(name),
-            Kind::Service => self.services.insert(name),
-            Kind::AuthorizationPolicy => self.authorizations.insert(name),
-            Kind::PeerAuthentication => self.peers.insert(name),
-            Kind::Namespace | Kind::Node | Kind::ServiceAccount => false,
-        };
-    }
-
-    /// What one version of an object, the old one or the new one, has a say in.
-    fn of_object(&mut self, mesh: &Mesh, store: &Store, object: &Object) {
-        let metadata = object.metadata();
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        match object {
-            // Its annotations speak for its services.
-            Object::Namespace(_) => {
-                self.services.extend(store.services(Some(name)).map(|service| policy::name(&service.metadata)));
-            }
-            Object::Node(_) => self.pods.extend(store.pods_on(name).map(|pod| policy::name(&pod.metadata))),
-            Object::Service(service) => {
-                if let Some(selector) = selector(service) {
-                    self.pods_with(store, Some(namespace), selector);
-                }
-                for slice in store.slices_of(namespace, name) {
-                    self.of_slice(slice);
-                }
-            }
-            Object::EndpointSlice(slice) => self.of_slice(slice),
-            Object::AuthorizationPolicy(policy) => {
-                let wide = namespace == mesh.root_namespace;
-                if let Some(selector) = policy.spec.narrowing_selector() {
-                    self.pods_with(store, (!wide).then_some(namespace), &selector.match_labels);
-                }
-            }
-            Object::PeerAuthentication(peer) => {
-                let wide = namespace == mesh.root_namespace;
-                let place = (!wide).then_some(namespace);
-                let none = WorkloadSelector::default();
-                let selector = peer.spec.narrowing_selector().unwrap_or(&none);
-                self.pods_with(store, place, &selector.match_labels);
-                self.peers.extend(store.peer_authentications(place).map(|peer| policy::name(&peer.metadata)));
-            }
-            Object::Pod(_) | Object::ServiceAccount(_) => {}
-        }
-    }
-
-    fn of_slice(&mut self, slice: &EndpointSlice) {
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        self.slices.insert(policy::name(&slice.metadata));
-        if service_of(slice).is_some() {
-            let targets = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.target_ref.as_ref());
-            let pods = targets
-                .filter(|target| target.kind.as_deref() == Some("Pod"))
-                .filter_map(|target| target.name.as_deref());
-            self.pods.extend(pods.map(|pod| Name::new(namespace, pod)));
-        }
-    }
-
-    fn pods_with(&mut self, store: &Store, namespace: Option<&str>, labels: &Labels) {
-        let none = Labels::new();
-        let selected = store.pods(namespace).filter(|pod| {
-            let own = pod.metadata.labels.as_ref().unwrap_or(&none);
-            labels.iter().all(|(label, value)| own.get(label) == Some(value))
-        });
-        self.pods.extend(selected.map(|pod| policy::name(&pod.metadata)));
-    }
-
-    /// Everything that carries the network's name.
-    fn all_addresses(&mut self, store: &Store) {
-        self.pods.extend(store.pods(None).map(|pod| policy::name(&pod.metadata)));
-        self.services.extend(store.services(None).map(|service| policy::name(&service.metadata)));
-        self.slices.extend(store.slices(None).map(|slice| policy::name(&slice.metadata)));
-    }
-}
-
-/// The cluster's network, as the label of the system namespace tells.
-fn network(store: &Store, mesh: &Mesh) -> Arc<str> {
-    let labels = store.namespace(&mesh.root_namespace).and_then(|namespace| namespace.metadata.labels.as_ref());
-    labels.and_then(|labels| labels.get(label::NETWORK)).map_or("", String::as_str).into()
 }
 
 /// Puts or removes a value; tells whether that made a difference.

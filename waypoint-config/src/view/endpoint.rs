@@ -10,29 +10,34 @@ use std::{
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{
-    model::{Locality, Mesh, Name, Tunnel, Workload, WorkloadId},
-    pod, service,
+    model::{Locality, Name, Tunnel, Workload, WorkloadId},
+    pod,
+    scene::Scene,
+    service,
 };
-use crate::store::{Store, service_of};
+use crate::store::service_of;
 
 /// One workload for every such address. Nothing is known of them but address and ports: no identity, no policies.
-pub(super) fn resolve(mesh: &Mesh, store: &Store, network: &str, slice: &EndpointSlice) -> Vec<Workload> {
+pub(super) fn resolve(scene: &Scene<'_>, slice: &EndpointSlice) -> Vec<Workload> {
     let name: Arc<str> = slice.metadata.name.as_deref().unwrap_or_default().into();
     let namespace: Arc<str> = slice.metadata.namespace.as_deref().unwrap_or_default().into();
     let Some(of) = service_of(slice) else { return Vec::new() };
-    let Some(spec) = store.service(&namespace, of).and_then(|object| service::spec(object)) else { return Vec::new() };
+    let Some(spec) = scene.store.service(&namespace, of).and_then(|object| service::spec(object)) else {
+        return Vec::new();
+    };
     if slice.address_type == "FQDN" {
         return Vec::new();
     }
     let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| pod::by_slice(port, slice)).collect();
-    let id = mesh.service_id(&Name::new(Arc::clone(&namespace), of));
+    let id = scene.mesh.service_id(&Name::new(Arc::clone(&namespace), of));
     let empty: Arc<str> = "".into();
     let workload = |(address, ready): (IpAddr, bool)| Workload {
         id: WorkloadId::Endpoint { slice: Name::new(Arc::clone(&namespace), Arc::clone(&name)), address },
         name: Arc::clone(&name),
         namespace: Arc::clone(&namespace),
         addresses: vec![address],
-        network: network.into(),
+        hostname: Arc::clone(&empty),
+        network: Arc::clone(scene.network),
         tunnel: Tunnel::Plain,
         service_account: Arc::clone(&empty),
         node: Arc::clone(&empty),
@@ -44,6 +49,9 @@ pub(super) fn resolve(mesh: &Mesh, store: &Store, network: &str, slice: &Endpoin
         ready,
         services: BTreeMap::from([(Arc::clone(&id), ports.clone())]),
         policies: BTreeSet::new(),
+        waypoint: None,
+        application_tunnel: None,
+        weight: None,
     };
     addresses(slice).into_iter().map(workload).collect()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The resolved mesh: plain values without a trace of where they came from. Built by `build`, read by everybody above.
+//! What the resolved mesh consists of: plain values without a trace of where they came from. Built by `build`, read by everybody above.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,10 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use mesh_proto::{contract::default, spiffe::Identity};
-use rpds::RedBlackTreeMapSync;
 
-use crate::api::AuthorizationPolicy;
+use super::waypoint::ApplicationTunnel;
+use crate::api::{AuthorizationPolicy, Resolution};
 
 /// What is the same for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +39,26 @@ impl Default for Mesh {
 }
 
 impl Mesh {
-    /// The full host name of a Kubernetes service.
+    /// The full host name of a service, by its key. A name with a dot in it is one already: that of a ServiceEntry's host, for the names of
+    /// Kubernetes services have no dots.
     pub fn hostname(&self, service: &Name) -> String {
-        format!("{}.{}.svc.{}", service.name, service.namespace, self.cluster_domain)
+        match service.name.contains('.') {
+            true => service.name.to_string(),
+            false => format!("{}.{}.svc.{}", service.name, service.namespace, self.cluster_domain),
+        }
+    }
+
+    /// The key of the service a host name means in a namespace; the way back from [`Self::hostname`].
+    pub fn service_key(&self, namespace: &str, host: &str) -> Name {
+        let suffix = format!(".{namespace}.svc.{}", self.cluster_domain);
+        let short = host.strip_suffix(&suffix).filter(|name| !name.is_empty() && !name.contains('.'));
+        Name::new(namespace, short.unwrap_or(host))
+    }
+
+    /// The key of the service with this id; the way back from [`Self::service_id`].
+    pub fn service_of_id(&self, id: &str) -> Name {
+        let (namespace, host) = id.split_once('/').unwrap_or_default();
+        self.service_key(namespace, host)
     }
 
     /// What its resource is called: `namespace/hostname`.
@@ -83,6 +101,15 @@ pub enum WorkloadId {
         /// The address.
         address: IpAddr,
     },
+    /// A WorkloadEntry.
+    Entry(Name),
+    /// An endpoint of a ServiceEntry.
+    EntryEndpoint {
+        /// The ServiceEntry.
+        entry: Name,
+        /// The endpoint's address or host name, as written.
+        address: Arc<str>,
+    },
 }
 
 /// One endpoint of the mesh.
@@ -96,6 +123,8 @@ pub struct Workload {
     pub namespace: Arc<str>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The name to look up where it has no addresses; empty otherwise.
+    pub hostname: Arc<str>,
     /// The network they are valid in.
     pub network: Arc<str>,
     /// How it is reached.
@@ -120,6 +149,12 @@ pub struct Workload {
     pub services: BTreeMap<Arc<str>, Vec<PortMapping>>,
     /// The policies that select it.
     pub policies: BTreeSet<Name>,
+    /// The Gateway through which traffic to its addresses goes.
+    pub waypoint: Option<Name>,
+    /// How the application behind the tunnel wants its connections; only instances of a gateway have this.
+    pub application_tunnel: Option<ApplicationTunnel>,
+    /// Its share of the traffic among equals, where somebody gave one.
+    pub weight: Option<u32>,
 }
 
 /// How a workload is reached.
@@ -164,6 +199,8 @@ pub struct Service {
     pub hostname: Arc<str>,
     /// Virtual addresses; none for a headless service.
     pub addresses: Vec<IpAddr>,
+    /// Virtual ranges; only ServiceEntries have them.
+    pub ranges: Vec<IpNet>,
     /// The network they are valid in.
     pub network: Arc<str>,
     /// Ports.
@@ -174,12 +211,27 @@ pub struct Service {
     pub preference: Preference,
     /// Whether endpoints that are not ready get traffic, too.
     pub publish_not_ready: bool,
+    /// How a ServiceEntry's endpoints are found; `None` for a Kubernetes service.
+    pub resolution: Option<Resolution>,
+    /// Names the certificates of its endpoints may have, beside their own.
+    pub subject_alt_names: Vec<Arc<str>>,
+    /// Whether its host name means this service to clients of other namespaces, too.
+    pub canonical: bool,
+    /// The Gateway through which traffic to it goes.
+    pub waypoint: Option<Name>,
+    /// Whether gateways at the edge of the mesh send through the waypoint, too.
+    pub ingress_use_waypoint: bool,
 }
 
 impl Service {
     /// What its resource is called: `namespace/hostname`.
     pub fn id(&self) -> Arc<str> {
         format!("{}/{}", self.namespace, self.hostname).into()
+    }
+
+    /// Its key in the snapshot.
+    pub fn key(&self, mesh: &Mesh) -> Name {
+        mesh.service_key(&self.namespace, &self.hostname)
     }
 }
 
@@ -274,32 +326,4 @@ pub struct Resident {
     pub node: Arc<str>,
     /// As whom it runs.
     pub identity: Identity,
-}
-
-/// The resolved mesh at one moment. A clone is cheap and never changes.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// What is the same for the whole mesh.
-    pub mesh: Arc<Mesh>,
-    /// Endpoints.
-    pub workloads: RedBlackTreeMapSync<WorkloadId, Arc<Workload>>,
-    /// Services, by namespace and name of the object.
-    pub services: RedBlackTreeMapSync<Name, Arc<Service>>,
-    /// Policies.
-    pub policies: RedBlackTreeMapSync<Name, Arc<Policy>>,
-    /// Pods that run or are about to.
-    pub residents: RedBlackTreeMapSync<Name, Arc<Resident>>,
-    pub(super) lodgings: RedBlackTreeMapSync<(Arc<str>, Name), u32>,
-}
-
-impl Snapshot {
-    /// The pod of that name, unless it has ended.
-    pub fn resident(&self, namespace: &str, pod: &str) -> Option<&Arc<Resident>> {
-        self.residents.get(&Name::new(namespace, pod))
-    }
-
-    /// Whether a pod that has not ended runs on `node` as this service account.
-    pub fn is_lodged(&self, node: &str, namespace: &str, service_account: &str) -> bool {
-        !node.is_empty() && self.lodgings.contains_key(&(node.into(), Name::new(namespace, service_account)))
-    }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people call the application of a pod (control-plane.md §1.2): istiod's heuristic from labels and owner. Called by `pod`.
+//! What people call the application of a pod (control-plane.md §1.2): istiod's heuristic from labels and owner. Called by `pod` and `entry`.
 
 use std::sync::Arc;
 
@@ -19,8 +19,13 @@ pub(super) struct Names {
 pub(super) fn names(pod: &Pod) -> Names {
     let none = Labels::new();
     let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    labelled(labels, || controller(pod, labels))
+}
+
+/// What the labels say; otherwise, and for the rest, the workload's name.
+pub(super) fn labelled(labels: &Labels, otherwise: impl FnOnce() -> String) -> Names {
     let first = |keys: [&str; 3]| keys.iter().filter_map(|key| labels.get(*key)).find(|value| !value.is_empty());
-    let workload = labels.get(label::WORKLOAD_NAME).cloned().unwrap_or_else(|| controller(pod, labels));
+    let workload = labels.get(label::WORKLOAD_NAME).cloned().unwrap_or_else(otherwise);
     let canonical =
         first([label::CANONICAL_NAME, "app.kubernetes.io/name", "app"]).map_or(workload.as_str(), String::as_str);
     let revision =

@@ -16,8 +16,12 @@ use mesh_proto::{
 };
 
 use super::{
+    entry,
     model::{Locality, Mesh, Name, PortMapping, Resident, Tunnel, Workload, WorkloadId},
-    owner, policy, service,
+    owner, policy,
+    scene::Scene,
+    service,
+    waypoint::{Asker, Binding, Unbound},
 };
 use crate::{
     api::Labels,
@@ -25,7 +29,7 @@ use crate::{
 };
 
 /// The workload of a pod that has an address and has not ended.
-pub(super) fn resolve(mesh: &Mesh, store: &Store, network: &str, pod: &v1::Pod) -> Option<Workload> {
+pub(super) fn resolve(scene: &Scene<'_>, pod: &v1::Pod) -> Option<Workload> {
     let name: Arc<str> = pod.metadata.name.as_deref()?.into();
     let namespace: Arc<str> = pod.metadata.namespace.as_deref()?.into();
     let addresses = addresses(pod);
@@ -37,24 +41,40 @@ pub(super) fn resolve(mesh: &Mesh, store: &Store, network: &str, pod: &v1::Pod) 
     let spec = pod.spec.as_ref();
     let node = spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
     let names = owner::names(pod);
+    let gateway = scene.instance_of(&namespace, labels);
     Some(Workload {
         id: WorkloadId::Pod(Name::new(Arc::clone(&namespace), Arc::clone(&name))),
         addresses,
-        network: network.into(),
+        hostname: "".into(),
+        network: Arc::clone(scene.network),
         tunnel: tunnel(pod, labels),
         service_account: service_account(pod).into(),
-        locality: locality(store, node),
+        locality: locality(scene.store, node),
         node: node.into(),
         canonical_name: names.canonical,
         canonical_revision: names.revision,
         workload_name: names.workload,
         on_host_network: spec.and_then(|spec| spec.host_network) == Some(true),
         ready: is_ready(pod),
-        services: services(mesh, store, pod, labels),
-        policies: policy::attached(mesh, store, &namespace, labels),
+        services: services(scene, pod, labels),
+        policies: policy::attached(scene.mesh, scene.store, &namespace, labels),
+        waypoint: binding(scene, pod).waypoint().cloned(),
+        application_tunnel: gateway.and_then(|gateway| gateway.inbound),
+        weight: None,
         name,
         namespace,
     })
+}
+
+/// Through which waypoint traffic to its addresses goes. An instance of a waypoint goes through none.
+pub(super) fn binding(scene: &Scene<'_>, pod: &v1::Pod) -> Binding {
+    let none = Labels::new();
+    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    match scene.instance_of(namespace, labels) {
+        Some(_) => Binding::Unbound(Unbound::IsWaypoint),
+        None => scene.bind(Asker::Workload, namespace, labels),
+    }
 }
 
 /// Who runs where, address or not, until it ends.
@@ -110,15 +130,20 @@ fn is_ready(pod: &v1::Pod) -> bool {
 fn tunnel(pod: &v1::Pod, labels: &Labels) -> Tunnel {
     let annotations = pod.metadata.annotations.as_ref();
     let redirected = annotations.and_then(|all| all.get(annotation::REDIRECTION)).map(String::as_str);
-    let own = labels.get(label::TUNNEL).is_some_and(|list| list.split(',').any(|one| one == "http"));
-    match (own, redirected) {
+    match (speaks_hbone(labels), redirected) {
         (true, _) => Tunnel::NativeHbone,
         (false, Some(annotation::REDIRECTION_ENABLED)) => Tunnel::Hbone,
         (false, _) => Tunnel::Plain,
     }
 }
 
-fn services(mesh: &Mesh, store: &Store, pod: &v1::Pod, labels: &Labels) -> BTreeMap<Arc<str>, Vec<PortMapping>> {
+/// Whether a label says that the program behind it ends HBONE by itself.
+pub(super) fn speaks_hbone(labels: &Labels) -> bool {
+    labels.get(label::TUNNEL).is_some_and(|list| list.split(',').any(|one| one == "http"))
+}
+
+fn services(scene: &Scene<'_>, pod: &v1::Pod, labels: &Labels) -> BTreeMap<Arc<str>, Vec<PortMapping>> {
+    let (mesh, store) = (scene.mesh, scene.store);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let mut services = BTreeMap::new();
@@ -143,6 +168,14 @@ fn services(mesh: &Mesh, store: &Store, pod: &v1::Pod, labels: &Labels) -> BTree
             mapped.extend(ports.filter_map(|port| by_slice(port, slice)));
             mapped.dedup();
         }
+    }
+    for object in store.entries_selecting(namespace, labels) {
+        let ports = object.spec.ports.iter().filter_map(|port| {
+            let named = || container_port(pod.spec.as_ref()?, &port.name);
+            entry::mapping(port, named())
+        });
+        let ports: Vec<_> = ports.collect();
+        services.extend(entry::own_hosts(scene, object).map(|host| (mesh.service_id(&host), ports.clone())));
     }
     services
 }
@@ -175,6 +208,19 @@ fn container_port(pod: &PodSpec, name: &str) -> Option<u16> {
     let mut named = ports
         .filter(|port| port.name.as_deref() == Some(name) && matches!(port.protocol.as_deref(), None | Some("TCP")));
     named.next().and_then(|port| u16::try_from(port.container_port).ok())
+}
+
+/// Where a WorkloadEntry serves a port of a service that selects it: by the name of the target port, or of the port. A name it does not have leaves the
+/// port out.
+pub(super) fn by_entry(port: &v1::ServicePort, own: &BTreeMap<String, u32>) -> Option<PortMapping> {
+    let service_port = u16::try_from(port.port).ok()?;
+    let named = |name: Option<&String>| own.get(name?).and_then(|port| u16::try_from(*port).ok());
+    let target_port = match &port.target_port {
+        Some(IntOrString::String(name)) => named(Some(name))?,
+        None | Some(IntOrString::Int(0)) => named(port.name.as_ref()).unwrap_or(service_port),
+        Some(IntOrString::Int(target)) => named(port.name.as_ref()).or_else(|| u16::try_from(*target).ok())?,
+    };
+    Some(PortMapping { service_port, target_port })
 }
 
 /// Where the endpoints of a slice serve a port of its service: ports are joined by name.

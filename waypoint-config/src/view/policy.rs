@@ -116,8 +116,12 @@ fn is_strict(mode: Mode, parent: bool) -> bool {
 
 /// Of several for the same workloads the oldest counts; by name where ages are equal or unknown.
 fn oldest<'a>(all: impl Iterator<Item = &'a Arc<PeerAuthentication>>) -> Option<&'a Arc<PeerAuthentication>> {
-    let age = |object: &Arc<PeerAuthentication>| object.metadata.creation_timestamp.as_ref().map(|Time(time)| *time);
-    all.min_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name)))
+    all.min_by(|a, b| seniority(&a.metadata).cmp(&seniority(&b.metadata)))
+}
+
+/// Sorts objects: oldest first, then by namespace and name.
+pub(super) fn seniority(metadata: &ObjectMeta) -> impl Ord + '_ {
+    (metadata.creation_timestamp.as_ref().map(|Time(time)| *time), &metadata.namespace, &metadata.name)
 }
 
 fn places<'a>(mesh: &'a Mesh, namespace: &'a str) -> impl Iterator<Item = &'a str> {

@@ -1,37 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A Kubernetes service as the mesh sees it (control-plane.md §1.4). Called by `build`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{self, ServiceSpec},
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
-use mesh_proto::contract::annotation;
+use mesh_proto::contract::{annotation, label};
 
-use super::model::{AppProtocol, Families, Mesh, Name, Preference, Service, ServicePort};
-use crate::{api::Labels, store::Store};
+use super::{
+    model::{AppProtocol, Families, Name, Preference, Service, ServicePort},
+    scene::Scene,
+    waypoint::{Asker, Binding, Unbound},
+};
+use crate::{
+    api::Labels,
+    store::{Store, selector},
+};
 
 /// The spec, unless the service is only an alias of a name outside.
 pub(super) fn spec(service: &v1::Service) -> Option<&ServiceSpec> {
     service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"))
 }
 
-pub(super) fn resolve(mesh: &Mesh, store: &Store, network: &str, object: &v1::Service) -> Option<Service> {
+pub(super) fn resolve(scene: &Scene<'_>, object: &v1::Service) -> Option<Service> {
     let spec = spec(object)?;
     let name = object.metadata.name.as_deref()?;
     let namespace = object.metadata.namespace.as_deref()?;
+    let binding = binding(scene, object);
     Some(Service {
         name: name.into(),
         namespace: namespace.into(),
-        hostname: mesh.hostname(&Name::new(namespace, name)).into(),
+        hostname: scene.mesh.hostname(&Name::new(namespace, name)).into(),
         addresses: addresses(spec),
-        network: network.into(),
+        ranges: Vec::new(),
+        network: Arc::clone(scene.network),
         ports: ports(spec),
         families: families(spec),
-        preference: preference(store, namespace, &object.metadata, spec),
+        preference: preference(scene.store, namespace, &object.metadata, Some(spec)),
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+        resolution: None,
+        subject_alt_names: Vec::new(),
+        // A Kubernetes service is what its host name means first, whatever a ServiceEntry says.
+        canonical: true,
+        waypoint: binding.waypoint().cloned(),
+        ingress_use_waypoint: matches!(binding, Binding::Bound { ingress: true, .. }),
     })
+}
+
+/// Through which waypoint it goes. The service in front of a gateway's own pods goes through none, least of all through itself: it is known by the label
+/// of who deployed it, or by its selector.
+pub(super) fn binding(scene: &Scene<'_>, object: &v1::Service) -> Binding {
+    let none = Labels::new();
+    let labels = object.metadata.labels.as_ref().unwrap_or(&none);
+    let managed = labels.get(label::MANAGED).is_some_and(|by| MANAGED_WAYPOINTS.contains(&by.as_str()));
+    if managed || selector(object).is_some_and(|selector| selector.contains_key(label::GATEWAY_NAME)) {
+        return Binding::Unbound(Unbound::IsWaypoint);
+    }
+    scene.bind(Asker::Service, object.metadata.namespace.as_deref().unwrap_or_default(), labels)
 }
 
 fn addresses(spec: &ServiceSpec) -> Vec<IpAddr> {
@@ -97,11 +124,17 @@ fn families(spec: &ServiceSpec) -> Families {
     }
 }
 
-fn preference(store: &Store, namespace: &str, metadata: &ObjectMeta, spec: &ServiceSpec) -> Preference {
-    if spec.internal_traffic_policy.as_deref() == Some("Local") {
+/// From the spec, which only a Kubernetes service has, the object's annotation, the namespace's.
+pub(super) fn preference(
+    store: &Store,
+    namespace: &str,
+    metadata: &ObjectMeta,
+    spec: Option<&ServiceSpec>,
+) -> Preference {
+    if spec.and_then(|spec| spec.internal_traffic_policy.as_deref()) == Some("Local") {
         return Preference::OnlySameNode;
     }
-    match spec.traffic_distribution.as_deref() {
+    match spec.and_then(|spec| spec.traffic_distribution.as_deref()) {
         Some("PreferClose" | "PreferSameZone") => return Preference::SameZone,
         Some("PreferSameNode") => return Preference::SameNode,
         // What Kubernetes added since is for the annotations to decide, as in istiod.
@@ -122,3 +155,6 @@ fn annotated(annotations: Option<&Labels>) -> Option<&str> {
 
 /// SMTP, DNS, MySQL, MongoDB: servers that speak first or are known to be TCP.
 const WELL_KNOWN_TCP: [i32; 4] = [25, 53, 3306, 27017];
+
+/// `gateway.istio.io/managed` of the services of waypoints and of gateways between networks (control-plane.md §1.6).
+const MANAGED_WAYPOINTS: [&str; 2] = ["istio.io-mesh-controller", "istio.io-eastwest-controller"];

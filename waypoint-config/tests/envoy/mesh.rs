@@ -29,6 +29,9 @@ pub(crate) fn empty() -> Serving {
         hostname: None,
         addresses: vec!["10.96.0.2".parse().unwrap()],
         admits: Admits::Same,
+        network: "".into(),
+        identities: BTreeSet::new(),
+        inbound: None,
     };
     Serving {
         waypoint: Arc::new(waypoint),
@@ -57,6 +60,12 @@ pub(crate) fn service(name: &str, address: &str, ports: &[(u16, AppProtocol)]) -
         families: Families::Ipv4,
         preference: Preference::Any,
         publish_not_ready: false,
+        ranges: Vec::new(),
+        resolution: None,
+        subject_alt_names: Vec::new(),
+        canonical: true,
+        waypoint: None,
+        ingress_use_waypoint: false,
     }
 }
 
@@ -80,6 +89,10 @@ pub(crate) fn workload(of: &Service, pod: &str, address: &str) -> Workload {
         ready: true,
         services: BTreeMap::from([(of.id(), mappings.collect())]),
         policies: BTreeSet::new(),
+        hostname: "".into(),
+        waypoint: None,
+        application_tunnel: None,
+        weight: None,
     }
 }
 

@@ -16,6 +16,7 @@ use mesh_proto::discovery::Any;
 
 use super::{
     custom,
+    gate::{self, Refused},
     rule::{self, Context},
     said::Said,
     token,
@@ -39,6 +40,8 @@ pub(in crate::envoy) struct Guards<F> {
     pub(in crate::envoy) said: Vec<Said>,
     /// Whether some requests must be written down.
     pub(in crate::envoy) is_audited: bool,
+    /// Which connections are refused before they reach the filters.
+    pub(in crate::envoy) refused: Refused,
 }
 
 /// A filter on its way into its wrapping.
@@ -54,7 +57,12 @@ pub(in crate::envoy) fn of_requests(serving: &Serving, access: &[&Access]) -> Gu
     let wrap = |filter| match filter {
         Filter::Http(name, config) | Filter::Network(name, config) => http_filter(name, config),
     };
-    Guards { filters: guards.filters.into_iter().map(wrap).collect(), said: guards.said, is_audited: guards.is_audited }
+    Guards {
+        filters: guards.filters.into_iter().map(wrap).collect(),
+        said: guards.said,
+        is_audited: guards.is_audited,
+        refused: guards.refused,
+    }
 }
 
 /// For a chain that sees bytes.
@@ -63,7 +71,12 @@ pub(in crate::envoy) fn of_connections(serving: &Serving, access: &[&Access]) ->
     let wrap = |filter| match filter {
         Filter::Http(name, config) | Filter::Network(name, config) => network_filter(name, config),
     };
-    Guards { filters: guards.filters.into_iter().map(wrap).collect(), said: guards.said, is_audited: guards.is_audited }
+    Guards {
+        filters: guards.filters.into_iter().map(wrap).collect(),
+        said: guards.said,
+        is_audited: guards.is_audited,
+        refused: guards.refused,
+    }
 }
 
 fn guards(
@@ -82,6 +95,7 @@ fn guards(
     let mut filters = custom::filters(serving, context, &of(api::Action::Custom, false), &mut said);
     filters.extend(tokens(&mut said));
     let audit = of(api::Action::Audit, false);
+    let mut enforcing = Vec::new();
     let verdicts = [
         (Action::Log, audit.clone(), Vec::new(), ""),
         (Action::Deny, of(api::Action::Deny, false), of(api::Action::Deny, true), "istio_dry_run_deny_"),
@@ -92,11 +106,13 @@ fn guards(
             (!objects.is_empty()).then(|| rule::rules(context, action, "", objects, &mut said))
         };
         let (rules, shadow) = (rules(&enforced), rules(&dry));
+        enforcing.extend(rules.iter().filter(|_| action != Action::Log).cloned());
         if rules.is_some() || shadow.is_some() {
             filters.push(verdict(sees_requests, rules, shadow, prefix));
         }
     }
-    Guards { filters, said, is_audited: !audit.is_empty() }
+    let refused = if sees_requests { Refused::Never } else { gate::refused(&enforcing) };
+    Guards { filters, said, is_audited: !audit.is_empty(), refused }
 }
 
 fn verdict(sees_requests: bool, rules: Option<Rbac>, shadow_rules: Option<Rbac>, prefix: &str) -> Filter {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     envoy::{
         Flavour, Profile,
-        encode::{structure, text},
+        encode::{number, structure, text},
         input::{Destination, Endpoints, identity, socket},
         listener::{IDENTITY, ORIGINAL_DST},
         names,
@@ -104,7 +104,8 @@ fn end(mesh: &Mesh, profile: &Profile, workload: &Workload, socket: &str, port: 
         }
     };
     let metadata = (metadata != Metadata::default()).then_some(metadata);
-    Some(LbEndpoint { metadata, ..endpoint(address) })
+    let load_balancing_weight = workload.weight.filter(|weight| *weight > 0).and_then(number);
+    Some(LbEndpoint { metadata, load_balancing_weight, ..endpoint(address) })
 }
 
 /// As Istio's telemetry reads it.

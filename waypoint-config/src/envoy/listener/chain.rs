@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The chains of one service, and those for workloads addressed by themselves; built once and kept by `render` until something they are made of changes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::{
     config::{
@@ -20,10 +17,12 @@ use envoy_types::pb::envoy::{
     },
 };
 
+use ipnet::IpNet;
+
 use super::{
     http::{self, HttpChain},
     internal::SNIFF_CHAIN,
-    matcher::{Ports, Way},
+    matcher::{Guarded, Ports, Way},
     part::ads,
     state,
     tcp::{self, TcpChain},
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     envoy::{
         Profile,
-        access::Said,
+        access::{Refused, Said},
         cluster::{PASSTHROUGH, encap_name, stat_name},
         encode::seconds,
         input::{ServedService, Serving, Speech, identity, ports},
@@ -58,7 +57,7 @@ pub(in crate::envoy) struct Chain {
     /// The chains.
     pub(in crate::envoy) chains: Vec<FilterChain>,
     /// The ways to them.
-    pub(in crate::envoy) table: BTreeMap<IpAddr, Ports>,
+    pub(in crate::envoy) table: BTreeMap<IpNet, Ports>,
 }
 
 /// Of a service the waypoint serves.
@@ -67,28 +66,33 @@ pub(in crate::envoy) fn of_service(serving: &Serving, profile: &Profile, served:
     let (mut main, mut sniffed) = (BTreeMap::new(), BTreeMap::new());
     for port in ports(&served.destination.service) {
         let speech = Speech::of(port.protocol);
-        let http = speech.has_http().then(|| http_chain(serving, profile, served, port));
-        let tcp = speech.has_tcp().then(|| tcp_chain(serving, served, port));
-        let chains: Vec<_> = http.into_iter().chain(tcp).collect();
-        let names: Vec<_> = chains.iter().map(|(chain, _)| chain.name.clone()).collect();
-        let way = match (speech, names.as_slice()) {
-            (Speech::Undeclared, [http, tcp]) => {
-                sniffed.insert(port.port, Way::BySpeech { http: http.clone(), tcp: tcp.clone() });
-                Way::Chain(SNIFF_CHAIN.to_owned())
-            }
-            (_, [name, ..]) => Way::Chain(name.clone()),
-            (_, []) => continue,
-        };
-        main.insert(port.port, way);
         let place = if speech == Speech::Undeclared { &mut all.sniffed } else { &mut all.main };
-        for (chain, said) in chains {
+        let mut put = |chain: FilterChain, said: Vec<Said>| {
+            let name = chain.name.clone();
             place.chains.push(chain);
             all.said.extend(said);
-        }
+            name
+        };
+        let http = speech.has_http().then(|| http_chain(serving, profile, served, port));
+        let http = http.map(|(chain, said)| put(chain, said));
+        let tcp = speech.has_tcp().then(|| tcp_chain(serving, served, port));
+        let tcp = tcp.map(|(chain, said, refused)| Guarded { chain: put(chain, said), refused });
+        let way = match (http, tcp) {
+            (Some(http), Some(tcp)) => {
+                sniffed.insert(port.port, Way::BySpeech { http, tcp });
+                Way::Chain(SNIFF_CHAIN.to_owned())
+            }
+            (Some(http), None) => Way::Chain(http),
+            (None, Some(tcp)) => Way::Guarded(tcp),
+            (None, None) => continue,
+        };
+        main.insert(port.port, way);
     }
-    for address in &served.destination.service.addresses {
-        all.main.table.insert(*address, Ports::Each(main.clone()));
-        all.sniffed.table.insert(*address, Ports::Each(sniffed.clone()));
+    let service = &served.destination.service;
+    let addresses = service.addresses.iter().map(|address| IpNet::from(*address));
+    for range in addresses.chain(service.ranges.iter().map(IpNet::trunc)) {
+        all.main.table.insert(range, Ports::Each(main.clone()));
+        all.sniffed.table.insert(range, Ports::Each(sniffed.clone()));
     }
     all
 }
@@ -112,7 +116,7 @@ fn http_chain(
     http::chain(serving, profile, of)
 }
 
-fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (FilterChain, Vec<Said>) {
+fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (FilterChain, Vec<Said>, Refused) {
     let service = &served.destination.service;
     let name = names::inbound_tcp(&service.hostname, port.port);
     let cluster_of = |name: &Name, port, protocol| serving.cluster_of(name, port, protocol);
@@ -130,7 +134,7 @@ fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (F
 /// Of workloads addressed by themselves: what they speak is not declared, and each identity has its own way, because the other end must prove it.
 pub(in crate::envoy) fn direct(serving: &Serving, profile: &Profile) -> Chains {
     let mut all = Chains::default();
-    let mut made = BTreeSet::new();
+    let mut made = BTreeMap::new();
     for workload in &serving.workloads {
         let (key, cluster) = match workload.tunnel {
             Tunnel::Plain => ("plain".to_owned(), PASSTHROUGH.to_owned()),
@@ -139,17 +143,17 @@ pub(in crate::envoy) fn direct(serving: &Serving, profile: &Profile) -> Chains {
                 (identity.clone(), encap_name(&identity))
             }
         };
-        let (http, tcp) = (format!("direct-http|{key}"), format!("direct-tcp|{key}"));
-        if made.insert(key) {
-            let chains = [direct_http(serving, profile, &http, &cluster), direct_tcp(serving, &tcp, &cluster)];
-            for (chain, said) in chains {
-                all.sniffed.chains.push(chain);
-                all.said.extend(said);
-            }
-        }
-        for address in &workload.addresses {
-            all.main.table.insert(*address, Ports::All(Way::Chain(SNIFF_CHAIN.to_owned())));
-            all.sniffed.table.insert(*address, Ports::All(Way::BySpeech { http: http.clone(), tcp: tcp.clone() }));
+        let way = made.entry(key).or_insert_with_key(|key| {
+            let (http, said) = direct_http(serving, profile, &format!("direct-http|{key}"), &cluster);
+            let (tcp, more, refused) = direct_tcp(serving, &format!("direct-tcp|{key}"), &cluster);
+            let way = Way::BySpeech { http: http.name.clone(), tcp: Guarded { chain: tcp.name.clone(), refused } };
+            all.sniffed.chains.extend([http, tcp]);
+            all.said.extend(said.into_iter().chain(more));
+            way
+        });
+        for range in workload.addresses.iter().map(|address| IpNet::from(*address)) {
+            all.main.table.insert(range, Ports::All(Way::Chain(SNIFF_CHAIN.to_owned())));
+            all.sniffed.table.insert(range, Ports::All(way.clone()));
         }
     }
     all
@@ -180,7 +184,7 @@ fn direct_http(serving: &Serving, profile: &Profile, name: &str, cluster: &str) 
     http::chain(serving, profile, of)
 }
 
-fn direct_tcp(serving: &Serving, name: &str, cluster: &str) -> (FilterChain, Vec<Said>) {
+fn direct_tcp(serving: &Serving, name: &str, cluster: &str) -> (FilterChain, Vec<Said>, Refused) {
     let of = TcpChain {
         name: name.to_owned(),
         stat_prefix: "direct".into(),

@@ -4,10 +4,7 @@
 //! `main_internal` decides by address and port and never waits for a byte, so a server that speaks first is heard at once. Only connections to ports whose
 //! protocol is undeclared go on to `sniff_internal`, which looks at what the client sends, and stops waiting after a while.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use envoy_types::pb::envoy::{
     config::{
@@ -17,10 +14,12 @@ use envoy_types::pb::envoy::{
     extensions::filters::listener::http_inspector::v3::HttpInspector,
 };
 
+use ipnet::IpNet;
+
 use super::{
     chain::Chain,
     log, matcher,
-    matcher::Ports,
+    matcher::{Ports, REFUSED},
     part::{internal_listener, listener_filter},
     state,
     tcp::hop,
@@ -38,7 +37,7 @@ use crate::envoy::{
 pub(in crate::envoy) struct Tables {
     chains: Vec<FilterChain>,
     names: BTreeSet<String>,
-    table: BTreeMap<IpAddr, Ports>,
+    table: BTreeMap<IpNet, Ports>,
 }
 
 impl Tables {
@@ -71,14 +70,12 @@ impl Tables {
 pub(in crate::envoy) fn main(serving: &Serving, profile: &Profile, tables: Tables) -> Listener {
     let log = log::of_tunnels(&serving.settings);
     let sniff = hop(SNIFF_CHAIN, SNIFF, vec![state::again(profile.flavour)], log);
-    listener(MAIN, tables, sniff)
+    listener(serving, MAIN, tables, vec![sniff])
 }
 
 /// The listener of undeclared ports.
 pub(in crate::envoy) fn sniff(serving: &Serving, tables: Tables) -> Listener {
-    // Envoy refuses a listener without chains.
-    let closed = hop(CLOSED, NOBODY, Vec::new(), Vec::new());
-    let mut listener = listener(SNIFF, tables, closed);
+    let mut listener = listener(serving, SNIFF, tables, Vec::new());
     let inspector = listener_filter("envoy.filters.listener.http_inspector", pack(&HttpInspector::default()));
     listener.listener_filters.push(inspector);
     listener.listener_filters_timeout = duration(serving.settings.detection_timeout);
@@ -86,18 +83,16 @@ pub(in crate::envoy) fn sniff(serving: &Serving, tables: Tables) -> Listener {
     listener
 }
 
-fn listener(name: &str, tables: Tables, also: FilterChain) -> Listener {
+fn listener(serving: &Serving, name: &str, tables: Tables, also: Vec<FilterChain>) -> Listener {
+    let refused = hop(REFUSED, NOBODY, Vec::new(), log::of_services(&serving.settings, false));
     let filter_chain_matcher = matcher::matcher(&tables.table);
-    // Without a matcher the only chain would take everything.
-    let also = match &filter_chain_matcher {
-        Some(_) => also,
-        None => hop(CLOSED, NOBODY, Vec::new(), Vec::new()),
+    let filter_chains = match filter_chain_matcher {
+        Some(_) => tables.chains.into_iter().chain(also).chain([refused]).collect(),
+        // Envoy refuses a listener without chains, and without a matcher its only chain takes everything.
+        None => vec![refused],
     };
     Listener {
-        filter_chains: match filter_chain_matcher {
-            Some(_) => tables.chains.into_iter().chain([also]).collect(),
-            None => vec![also],
-        },
+        filter_chains,
         filter_chain_matcher,
         traffic_direction: TrafficDirection::Inbound.into(),
         ..internal_listener(name)
@@ -106,6 +101,3 @@ fn listener(name: &str, tables: Tables, also: FilterChain) -> Listener {
 
 /// The chain that hands on to the listener of undeclared ports.
 pub(super) const SNIFF_CHAIN: &str = "sniff";
-
-/// The chain that closes what it is given.
-const CLOSED: &str = "closed";

@@ -26,7 +26,8 @@ pub(in crate::envoy) const ORIGINAL_DST: &str = "envoy.filters.listener.original
 pub(in crate::envoy) const IDENTITY: Place = Place { filter: "lateen", key: "identity" };
 
 const LOCAL_IP: &str = "envoy.filters.listener.original_dst.local_ip";
-const REMOTE_IP: &str = "envoy.filters.listener.original_dst.remote_ip";
+/// Where the client's connection came from.
+pub(in crate::envoy) const REMOTE_IP: &str = "envoy.filters.listener.original_dst.remote_ip";
 const AUTHORITY: &str = "io.istio.connect_authority";
 const LOCAL_PRINCIPAL: &str = "io.istio.local_principal";
 /// Envoy checks the peer of a new upstream connection against this, beside the rest.

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use super::{log, part::network_filter};
 use crate::{
     envoy::{
-        access::{self, Said},
+        access::{self, Refused, Said},
         encode::{pack, seconds},
         input::Serving,
     },
@@ -33,8 +33,8 @@ pub(super) struct TcpChain<'a> {
     pub(super) before: Vec<Filter>,
 }
 
-/// The chain, and what must be said about its policies.
-pub(super) fn chain(serving: &Serving, of: TcpChain<'_>) -> (FilterChain, Vec<Said>) {
+/// The chain, what must be said about its policies, and which connections must not even reach it.
+pub(super) fn chain(serving: &Serving, of: TcpChain<'_>) -> (FilterChain, Vec<Said>, Refused) {
     let guards = access::of_connections(serving, of.access);
     let proxy = TcpProxy {
         stat_prefix: of.stat_prefix,
@@ -44,7 +44,7 @@ pub(super) fn chain(serving: &Serving, of: TcpChain<'_>) -> (FilterChain, Vec<Sa
     };
     let proxy = network_filter("envoy.filters.network.tcp_proxy", pack(&proxy));
     let filters = of.before.into_iter().chain(guards.filters).chain([proxy]).collect();
-    (FilterChain { name: of.name, filters, ..Default::default() }, guards.said)
+    (FilterChain { name: of.name, filters, ..Default::default() }, guards.said, guards.refused)
 }
 
 /// A chain that only hands on, for as long as it takes.
