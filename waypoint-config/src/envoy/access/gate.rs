@@ -18,7 +18,7 @@ use envoy_types::pb::{
         r#type::matcher::v3::{StringMatcher, filter_state_matcher, string_matcher::MatchPattern},
     },
     xds::{
-        core::v3::TypedExtensionConfig,
+        core::v3::{CidrRange as XdsRange, TypedExtensionConfig},
         r#type::matcher::v3::{
             RegexMatcher, StringMatcher as XdsString,
             matcher::matcher_list::{
@@ -32,7 +32,7 @@ use envoy_types::pb::{
 };
 use mesh_proto::discovery::Any;
 
-use crate::envoy::encode::pack;
+use crate::envoy::{encode::pack, listener::REMOTE_IP};
 
 /// On which connections are refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +81,20 @@ fn principal(of: &Principal, unknown: bool) -> Refused {
         Some(Identifier::OrIds(set)) => any(set.ids.iter().map(|one| principal(one, unknown))),
         Some(Identifier::NotId(inner)) => not(principal(inner, !unknown)),
         Some(Identifier::Any(_)) => Refused::Always,
-        Some(Identifier::DirectRemoteIp(range)) => single("source", pack(&SourceIpInput::default()), within(range)),
         Some(Identifier::FilterState(of)) => match &of.matcher {
             Some(filter_state_matcher::Matcher::StringMatch(matcher)) => {
                 let input = FilterStateInput { key: of.key.clone(), ..Default::default() };
                 string(matcher).map_or_else(|| constant(unknown), |matcher| single("peer", pack(&input), matcher))
+            }
+            Some(filter_state_matcher::Matcher::AddressMatch(matcher))
+                if of.key == REMOTE_IP && !matcher.invert_match =>
+            {
+                let same = |range: &XdsRange| CidrRange {
+                    address_prefix: range.address_prefix.clone(),
+                    prefix_len: range.prefix_len,
+                };
+                let ranges: Vec<_> = matcher.ranges.iter().map(same).collect();
+                any(ranges.iter().map(|range| single("source", pack(&SourceIpInput::default()), within(range))))
             }
             _ => constant(unknown),
         },

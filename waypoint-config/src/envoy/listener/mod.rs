@@ -18,5 +18,5 @@ pub(super) use http::tracing_upstream;
 pub(super) use internal::{Tables, main, sniff};
 pub(super) use originate::originate;
 pub(super) use part::{ads, http_filter, network_filter};
-pub(super) use state::{IDENTITY, ORIGINAL_DST};
+pub(super) use state::{IDENTITY, ORIGINAL_DST, REMOTE_IP};
 pub(super) use terminate::{terminate, trust_domains};
