@@ -54,7 +54,7 @@ const PACKAGES: &[Package] = &[
             &["control", "xds", "ca", "check"],
             &["caller"],
             &["line"],
-            &["ambient", "envoy"],
+            &["ambient", "envoy", "shown"],
             &["view"],
             &["source"],
             &["store"],
