@@ -4,7 +4,6 @@
 //! The judge is found by `ENVOY_BIN`, else among the tools of this build; a run without one says so and fails where `CI` is set.
 #![allow(clippy::unwrap_used)]
 
-mod adhoc;
 mod cases;
 mod generated;
 mod golden;

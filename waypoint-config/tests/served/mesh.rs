@@ -32,6 +32,7 @@ pub(crate) fn empty() -> Serving {
         network: "".into(),
         identities: BTreeSet::new(),
         inbound: None,
+        is_ours: true,
     };
     Serving {
         waypoint: Arc::new(waypoint),
