@@ -21,7 +21,8 @@ fn check(name: &str, renderer: &Renderer) {
         })
         .collect();
     let found = serde_json::to_string_pretty(&all).unwrap() + "\n";
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/served/golden").join(name).with_extension("json");
+    let golden =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/served/golden").join(name).with_extension("json");
     let draft = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("json");
     // One that outlives its run would be accepted by mistake.
     let _ = fs::remove_file(&draft);
