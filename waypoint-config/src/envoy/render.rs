@@ -199,10 +199,7 @@ fn providers(serving: &Serving) -> Vec<Arc<Resource>> {
     use super::input::AuthorizerProtocol;
     let authorizers = serving.settings.authorizers.values();
     let authorizers = authorizers.map(|one| (&one.upstream, one.speaks == AuthorizerProtocol::Grpc));
-    let mut wanted: BTreeMap<_, bool> = BTreeMap::new();
-    for (upstream, http2) in authorizers.chain(listener::tracing_upstream(serving).map(|one| (one, true))) {
-        *wanted.entry(upstream).or_default() |= http2;
-    }
+    let wanted: BTreeSet<_> = authorizers.chain(listener::tracing_upstream(serving).map(|one| (one, true))).collect();
     let clusters = wanted.into_iter().map(|(upstream, http2)| cluster::upstream(serving, upstream, http2));
     clusters.map(|one| Resource::new(Type::Cluster, &one.name, &one)).collect()
 }

@@ -152,7 +152,7 @@ fn status(code: u16) -> i32 {
 
 fn grpc(of: &Authorizer) -> GrpcService {
     let target = grpc_service::EnvoyGrpc {
-        cluster_name: cluster::upstream_name(&of.upstream),
+        cluster_name: cluster::upstream_name(&of.upstream, true),
         authority: of.upstream.host.clone(),
         ..Default::default()
     };
@@ -170,7 +170,7 @@ fn http(of: &Authorizer) -> HttpService {
     };
     let uri = HttpUri {
         uri: format!("http://{}:{}", of.upstream.host, of.upstream.port),
-        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster::upstream_name(&of.upstream))),
+        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster::upstream_name(&of.upstream, false))),
         timeout: duration(of.timeout),
     };
     HttpService {
