@@ -34,3 +34,8 @@ pub fn outbound(hostname: &str, port: u16) -> String {
 pub fn route_config(hostname: &str, port: u16) -> String {
     inbound_http(hostname, port)
 }
+
+/// The endpoints of a port of a service, shared by all its clusters.
+pub fn endpoints(hostname: &str, port: u16) -> String {
+    format!("{port}||{hostname}")
+}
