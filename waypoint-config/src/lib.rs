@@ -12,6 +12,8 @@ pub mod view;
 pub mod ambient;
 pub mod envoy;
 
+pub mod fleet;
+
 pub mod line;
 
 pub mod caller;
