@@ -165,6 +165,14 @@ pub mod node_metadata {
     pub const NETWORK: &str = "NETWORK";
     /// What version it stands for.
     pub const ISTIO_VERSION: &str = "ISTIO_VERSION";
+    /// Its labels, a structure.
+    pub const LABELS: &str = "LABELS";
+    /// Of a waypoint: its Gateway, where its labels do not tell. Ours.
+    pub const GATEWAY_NAME: &str = "GATEWAY_NAME";
+    /// Of a waypoint: the file of secret discovery with its certificate, where no agent serves it. Ours.
+    pub const CERTIFICATE_FILE: &str = "LATEEN_CERTIFICATE_FILE";
+    /// The same for the roots.
+    pub const ROOTS_FILE: &str = "LATEEN_ROOTS_FILE";
 }
 
 /// Values an absent or empty field stands for.

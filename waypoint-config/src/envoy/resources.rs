@@ -4,7 +4,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_proto::discovery::Any;
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use mesh_proto::discovery::{Any, unpack};
 use prost::{Message, Name};
 use rpds::RedBlackTreeMapSync;
 use twox_hash::XxHash64;
@@ -62,6 +63,15 @@ impl Resource {
         let body = pack(message);
         let version = format!("{:x}", XxHash64::oneshot(0, &body.value)).into();
         Arc::new(Self { kind, name: name.into(), version, body })
+    }
+
+    /// The name under which a cluster asks for its endpoints, if it does.
+    pub fn endpoints(&self) -> Option<String> {
+        if self.kind != Type::Cluster {
+            return None;
+        }
+        let cluster: Cluster = unpack(&self.body).ok()?;
+        Some(cluster.eds_cluster_config?.service_name)
     }
 }
 

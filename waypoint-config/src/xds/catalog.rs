@@ -87,6 +87,19 @@ impl Catalog for OfWaypoint<'_> {
     fn changed_since(&self, generation: u64) -> Option<BTreeSet<Arc<str>>> {
         self.resources.changed_since(self.kind, generation)
     }
+
+    fn version(&self, name: &str) -> Option<Arc<str>> {
+        self.resources.named(self.kind, name).map(|resource| Arc::clone(&resource.version))
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.kind, envoy::Type::Cluster | envoy::Type::Listener)
+    }
+
+    fn awaits(&self, entry: &Entry) -> Option<(&'static str, String)> {
+        let resource = self.resources.named(self.kind, &entry.name)?;
+        Some((envoy::Type::Endpoints.url(), resource.endpoints()?))
+    }
 }
 
 fn waypoint_entry(resource: &envoy::Resource) -> Entry {
