@@ -77,6 +77,8 @@ pub enum Reason {
     ExcludedNamespace,
     /// It is a node proxy.
     NodeProxy,
+    /// It terminates HBONE by itself, as waypoints do.
+    NativeTunnel,
     /// Its namespace is not known yet.
     UnknownNamespace,
     /// It has ended.
@@ -92,6 +94,9 @@ impl fmt::Display for Reason {
             Self::Sidecar => "the pod has a sidecar (annotation sidecar.istio.io/status)",
             Self::ExcludedNamespace => "its namespace is excluded on this node (--exclude-namespaces)",
             Self::NodeProxy => "it is a node proxy of the mesh",
+            Self::NativeTunnel => {
+                "it terminates HBONE by itself, as a waypoint does (label networking.istio.io/tunnel or gateway.istio.io/managed)"
+            }
             Self::UnknownNamespace => "its namespace is not known yet",
             Self::Ended => "the pod has ended",
         })
@@ -118,6 +123,9 @@ pub fn decide(pod: &Pod, namespace: Option<&Namespace>, policy: &Policy) -> Enro
     if pod.namespace == policy.system_namespace && pod.labels.get("app").is_some_and(|app| app == NODE_PROXY) {
         return Enrolment::Leave(Reason::NodeProxy);
     }
+    if is_native_tunnel(pod) {
+        return Enrolment::Leave(Reason::NativeTunnel);
+    }
     let mode = |labels: &BTreeMap<String, String>| match labels.get(label::DATAPLANE_MODE).map(String::as_str) {
         Some(label::DATAPLANE_MODE_AMBIENT) => Some(true),
         Some(label::DATAPLANE_MODE_NONE) => Some(false),
@@ -130,6 +138,16 @@ pub fn decide(pod: &Pod, namespace: Option<&Namespace>, policy: &Policy) -> Enro
         (None, Some(_)) => Enrolment::Leave(Reason::NotLabelled),
     }
 }
+
+/// Whether it terminates HBONE by itself: it says so, or it was deployed as a waypoint. Capture would take port 15008 from it. Istio leaves this to the
+/// label `istio.io/dataplane-mode: none` that its waypoints are deployed with; a waypoint somebody deploys without it would be captured there.
+fn is_native_tunnel(pod: &Pod) -> bool {
+    let says = |tunnel: &String| tunnel.split(',').any(|kind| kind.trim() == "http");
+    pod.labels.get(label::TUNNEL).is_some_and(says) || pod.labels.get(label::MANAGED).is_some_and(|by| by == WAYPOINTS)
+}
+
+/// The controller waypoints are deployed by.
+const WAYPOINTS: &str = "istio.io-mesh-controller";
 
 /// The label `app` of Istio's node proxies, and of ours.
 const NODE_PROXY: &str = "ztunnel";
@@ -242,6 +260,23 @@ mod tests {
         let mut proxy = Pod { namespace: "istio-system".into(), ..asking };
         proxy.labels.insert("app".into(), "ztunnel".into());
         assert_eq!(decided(&proxy), Enrolment::Leave(Reason::NodeProxy));
+    }
+
+    #[test]
+    fn waypoints_are_never_enrolled_whatever_they_or_their_namespace_ask_for() {
+        let decided = |label: &str, value: &str| {
+            let mut labels = labels(Some("ambient"));
+            labels.insert(label.to_owned(), value.to_owned());
+            decide(&Pod { namespace: "shop".into(), labels, ..Pod::default() }, None, &policy())
+        };
+        let native = Enrolment::Leave(Reason::NativeTunnel);
+        assert_eq!(decided("networking.istio.io/tunnel", "http"), native);
+        assert_eq!(decided("networking.istio.io/tunnel", "none, http"), native);
+        assert_eq!(decided("gateway.istio.io/managed", "istio.io-mesh-controller"), native);
+        // Gateways for ingress speak no HBONE towards their clients: they are ordinary pods.
+        assert_eq!(decided("gateway.istio.io/managed", "istio.io-gateway-controller"), Enrolment::Enrol);
+        assert_eq!(decided("gateway.networking.k8s.io/gateway-name", "ingress"), Enrolment::Enrol);
+        assert_eq!(decided("networking.istio.io/tunnel", "https"), Enrolment::Enrol);
     }
 
     #[test]

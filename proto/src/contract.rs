@@ -32,6 +32,8 @@ pub mod port {
     pub const PROXY_METRICS: u16 = 15020;
     /// Node proxy and waypoints: readiness (ztunnel.md §2.1, P-10).
     pub const READINESS: u16 = 15021;
+    /// Waypoints: statistics for Prometheus (control-plane.md §5.7).
+    pub const WAYPOINT_METRICS: u16 = 15090;
     /// Control plane: discovery and certificates over TLS (control-plane.md §2.1).
     pub const DISCOVERY: u16 = 15012;
     /// Control plane and node agent: metrics (control-plane.md §2.1, cni-agent.md §0).
@@ -93,6 +95,8 @@ pub mod path {
     pub const TOKEN: &str = "./var/run/secrets/tokens/istio-token";
     /// The HTTP path that tells readiness (ztunnel.md P-10).
     pub const READY: &str = "/healthz/ready";
+    /// The HTTP path of a waypoint's statistics (control-plane.md §5.7).
+    pub const PROMETHEUS: &str = "/stats/prometheus";
 }
 
 /// Headers of an HBONE request and its answer.
@@ -173,6 +177,14 @@ pub mod node_metadata {
     pub const CERTIFICATE_FILE: &str = "LATEEN_CERTIFICATE_FILE";
     /// The same for the roots.
     pub const ROOTS_FILE: &str = "LATEEN_ROOTS_FILE";
+}
+
+/// The secrets an Envoy asks whoever stands beside it for (control-plane.md §5.1.1).
+pub mod secret {
+    /// Its own certificate with the key.
+    pub const CERTIFICATE: &str = "default";
+    /// The roots of the mesh.
+    pub const ROOTS: &str = "ROOTCA";
 }
 
 /// Values an absent or empty field stands for.

