@@ -55,7 +55,7 @@ const PACKAGES: &[Package] = &[
             &["caller"],
             &["line"],
             &["fleet"],
-            &["ambient", "envoy"],
+            &["ambient", "envoy", "shown"],
             &["view"],
             &["source"],
             &["store"],
@@ -312,11 +312,21 @@ fn crate_paths(text: &str, depth: usize) -> Vec<(usize, String)> {
     found
 }
 
-/// Names that open a path (`name::...`) or a `use name;`.
+/// Names that open a path (`name::...`) or a `use name;`. What stands in the braces of a longer path opens none.
 fn path_heads(text: &str) -> Vec<(usize, String)> {
     let tokens = tokens(text);
     let mut found = Vec::new();
+    let mut within = Vec::new();
     for (at, (line, token)) in tokens.iter().enumerate() {
+        let is_inside = within.last() == Some(&true);
+        match token.as_str() {
+            "{" => within.push(is_inside || at > 0 && tokens[at - 1].1 == "::"),
+            "}" => _ = within.pop(),
+            _ => {}
+        }
+        if is_inside {
+            continue;
+        }
         let opens = at == 0 || tokens[at - 1].1 != "::";
         let leads = tokens.get(at + 1).is_some_and(|t| t.1 == "::");
         let used = at > 0 && tokens[at - 1].1 == "use";

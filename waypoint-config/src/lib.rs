@@ -12,6 +12,8 @@ pub mod view;
 pub mod ambient;
 pub mod envoy;
 
+pub mod shown;
+
 pub mod fleet;
 
 pub mod line;

@@ -21,7 +21,7 @@ use crate::api::{
 mod place;
 
 use place::{Place, places};
-pub use place::{entry_selector, selector, service_of};
+pub use place::{entry_selector, parents, selector, service_of};
 
 /// What a source says. Objects arrive whole; saying the same twice changes nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,9 +201,19 @@ impl Store {
         self.at(&Place::RouteOf(parent, namespace.into(), name.into()))
     }
 
-    /// The routes that name a backend: a Service, or (as [`Kind::ServiceEntry`]) a host name.
+    /// The routes that name a backend: a Service, or (as [`Kind::ServiceEntry`] without a namespace) a host name.
     pub fn routes_to(&self, backend: Kind, namespace: &str, name: &str) -> impl Iterator<Item = &Object> {
         self.at(&Place::RouteTo(backend, namespace.into(), name.into()))
+    }
+
+    /// The routes that name a Service of a namespace as a backend.
+    pub fn routes_into(&self, namespace: &str) -> impl Iterator<Item = &Object> {
+        let namespace: Arc<str> = namespace.into();
+        let first = Place::RouteTo(Kind::Service, Arc::clone(&namespace), "".into());
+        let places = self.index.range(first..).take_while(
+            move |(place, _)| matches!(place, Place::RouteTo(Kind::Service, into, _) if *into == namespace),
+        );
+        places.flat_map(|(_, keys)| keys).filter_map(|key| self.objects.get(key))
     }
 
     /// The policies attached to a Gateway, Service, ServiceEntry, or (without a namespace) a GatewayClass.

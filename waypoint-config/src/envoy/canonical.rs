@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One encoding per message. The maps of Envoy's messages are hash maps here and come out in another order each time, but the version of a resource
 //! is a hash of its bytes: it must be the same after a restart. So the entries of every map are sorted, by a table of where the maps are. Called by
-//! `encode`; `tests/envoy` encodes everything several times and fails when the table lacks one.
+//! `encode`; `tests/served` encodes everything several times and fails when the table lacks one.
 
 use prost::{
     Message, Name,

@@ -20,6 +20,6 @@ pub mod route;
 pub use access::{About, Said};
 pub use encode::pack;
 pub use notice::Notice;
-pub use profile::{Flavour, Profile, Secrets, Viewer};
+pub use profile::{Flavour, Profile, RUNTIME, Secrets, Viewer};
 pub use render::{Renderer, Unit};
 pub use resources::{Resource, Resources, Type};

@@ -92,6 +92,13 @@ impl Viewer {
     }
 }
 
+/// What the bootstrap of a waypoint must say in its runtime layer, because no resource can.
+///
+/// A workload that closes its connection after its answer makes a node proxy end the tunnel's stream; Envoy 1.40 takes some of these ends for a reset, passes
+/// it on between its own listeners, and drops what the client has not read yet. Tried: of 20 answers of 100 KB one arrived whole, with this all.
+pub const RUNTIME: [(&str, bool); 1] =
+    [("envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy", false)];
+
 #[cfg(test)]
 mod tests {
     use super::*;

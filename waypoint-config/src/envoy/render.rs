@@ -80,16 +80,20 @@ impl Renderer {
         let mut updates = Vec::new();
         let whole = touched.contains(&Unit::Waypoint);
         let mut listeners = whole;
-        let mut services: BTreeSet<&Name> = BTreeSet::new();
+        // What went is found among what was brought.
         let before: Vec<Name> =
-            self.chains.keys().cloned().chain(self.brought.keys().filter_map(Part::service)).collect();
-        for unit in touched {
-            match unit {
-                Unit::Waypoint => services.extend(serving.services.keys().chain(serving.others.keys()).chain(&before)),
-                Unit::Service(name) => _ = services.insert(name),
-                Unit::Workloads | Unit::Endpoints(_) | Unit::Rules(..) => {}
-            }
+            if whole { self.brought.keys().filter_map(Part::service).collect() } else { Vec::new() };
+        let mut services: BTreeSet<&Name> = before.iter().collect();
+        if whole {
+            services.extend(serving.services.keys().chain(serving.others.keys()));
+            self.chains.retain(|name, _| serving.services.contains_key(name));
         }
+        services.extend(touched.iter().filter_map(|unit| match unit {
+            Unit::Service(name) => Some(name),
+            // Endpoints behind names stand in the cluster itself.
+            Unit::Endpoints(name) => is_by_name(serving, name).then_some(name),
+            Unit::Waypoint | Unit::Workloads | Unit::Rules(..) => None,
+        }));
         for name in &services {
             let resources = service_resources(serving, &self.profile, name);
             self.bring(Part::Service((*name).clone()), resources, &mut updates);
@@ -195,10 +199,7 @@ fn providers(serving: &Serving) -> Vec<Arc<Resource>> {
     use super::input::AuthorizerProtocol;
     let authorizers = serving.settings.authorizers.values();
     let authorizers = authorizers.map(|one| (&one.upstream, one.speaks == AuthorizerProtocol::Grpc));
-    let mut wanted: BTreeMap<_, bool> = BTreeMap::new();
-    for (upstream, http2) in authorizers.chain(listener::tracing_upstream(serving).map(|one| (one, true))) {
-        *wanted.entry(upstream).or_default() |= http2;
-    }
+    let wanted: BTreeSet<_> = authorizers.chain(listener::tracing_upstream(serving).map(|one| (one, true))).collect();
     let clusters = wanted.into_iter().map(|(upstream, http2)| cluster::upstream(serving, upstream, http2));
     clusters.map(|one| Resource::new(Type::Cluster, &one.name, &one)).collect()
 }
@@ -216,6 +217,10 @@ fn service_resources(serving: &Serving, profile: &Profile, name: &Name) -> Vec<A
         made.extend(clusters.map(|one| Resource::new(Type::Cluster, &one.name, &one)));
     }
     made
+}
+
+fn is_by_name(serving: &Serving, name: &Name) -> bool {
+    serving.destination(name).is_some_and(|(destination, _)| matches!(destination.endpoints, Endpoints::Names(_)))
 }
 
 /// Those Envoy looks up by name are part of their clusters.

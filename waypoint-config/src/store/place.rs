@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use mesh_proto::contract::label;
 
-use crate::api::{Gateway, Kind, Labels, Object, ServiceEntry, TargetReference};
+use crate::api::{Gateway, Key, Kind, Labels, Object, ServiceEntry, TargetReference};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ pub(super) enum Place {
     AskingFor(Arc<str>, Arc<str>),
     /// Kind, namespace and name of a parent.
     RouteOf(Kind, Arc<str>, Arc<str>),
-    /// Kind, namespace and name of a backend, also of copies.
+    /// Kind, namespace and name of a backend, also of copies; a host name is a ServiceEntry of no namespace.
     RouteTo(Kind, Arc<str>, Arc<str>),
     /// Kind, namespace (empty for a class) and name of a target.
     PolicyFor(Kind, Arc<str>, Arc<str>),
@@ -138,16 +138,13 @@ fn routed(object: &Object, own: &Arc<str>) -> Vec<Place> {
     }
     let mut backend = |(group, kind, namespace, name): Reference<'_>| {
         let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Service"));
-        let namespace = namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);
-        // A host name may be that of a Service or of a ServiceEntry: both are found under it.
-        let kind = if (group, kind) == (HOSTNAME_GROUP, "Hostname") {
-            Some(Kind::ServiceEntry)
-        } else {
-            Kind::of_reference(group, kind)
+        let place = match Kind::of_reference(group, kind) {
+            // A host name may be that of a Service or of a ServiceEntry of whatever namespace.
+            None if (group, kind) == (HOSTNAME_GROUP, "Hostname") => (Kind::ServiceEntry, "".into()),
+            None => return,
+            Some(kind) => (kind, namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from)),
         };
-        if let Some(kind) = kind {
-            places.insert(Place::RouteTo(kind, namespace, name.into()));
-        }
+        places.insert(Place::RouteTo(place.0, place.1, name.into()));
     };
     macro_rules! backends {
         ($list:expr) => {
@@ -186,6 +183,14 @@ fn routed(object: &Object, own: &Arc<str>) -> Vec<Place> {
         _ => {}
     }
     places.into_iter().collect()
+}
+
+/// The parents a route names, as keys.
+pub fn parents(route: &Object) -> impl Iterator<Item = Key> {
+    places(route).into_iter().filter_map(|place| match place {
+        Place::RouteOf(kind, namespace, name) => Some(Key { kind, namespace, name }),
+        _ => None,
+    })
 }
 
 fn class_of(gateway: &Gateway) -> &str {

@@ -49,6 +49,8 @@ pub struct Touched {
     pub waypoints: BTreeSet<Name>,
     /// What policies are attached to.
     pub access: BTreeSet<Subject>,
+    /// Services whose routes may direct their traffic otherwise, by their keys, there or not; generously.
+    pub routed: BTreeSet<Name>,
     /// AuthorizationPolicies that were written, changed or deleted, sent to node proxies or not.
     pub objects: BTreeSet<Name>,
     /// Objects whose conditions may read differently; generously.
@@ -113,6 +115,7 @@ impl View {
             }
         }
         touched.objects = candidates.authorizations;
+        touched.routed = candidates.routed;
         touched.judged = candidates.judged;
         touched
     }
@@ -127,6 +130,7 @@ impl View {
             let kind = access::kind_of(service);
             candidates.judged.insert(Key::new(kind, &service.namespace, &service.name));
             candidates.judge_policies(scene.store, kind, &service.namespace, &service.name);
+            candidates.judge_routes(scene.store, kind, &service.namespace, &service.name);
         }
         let place = new.as_ref().map(|service| (Arc::clone(&service.hostname), service.waypoint.clone()));
         if set(&mut self.snapshot.services, &key, new) {
@@ -136,6 +140,15 @@ impl View {
                 |place: &'_ Option<(Arc<str>, Option<Name>)>| place.as_ref().and_then(|(_, name)| name.clone());
             self.snapshot.hosts.replace(&key, &host(&old_place), &host(&place));
             self.snapshot.services_through.replace(&key, &through(&old_place), &through(&place));
+            let to_host = old_place
+                .iter()
+                .chain(&place)
+                .flat_map(|(host, _)| scene.store.routes_to(Kind::ServiceEntry, "", host));
+            let to_service = scene.store.routes_to(Kind::Service, &key.namespace, &key.name);
+            for route in to_service.chain(to_host) {
+                candidates.of_route(scene.mesh, scene.store, route);
+            }
+            candidates.routed.insert(key.clone());
             touched.services.insert(key);
         }
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{Key, Kind, Labels, Object, ServiceEntry, TargetReference, WorkloadSelector},
-    store::{Store, entry_selector, includes, selector, service_of},
+    store::{Store, entry_selector, includes, parents, selector, service_of},
 };
 
 /// Names of what is to be resolved anew.
@@ -31,6 +31,8 @@ pub(super) struct Candidates {
     pub(super) authorizations: BTreeSet<Name>,
     pub(super) peers: BTreeSet<Name>,
     pub(super) subjects: BTreeSet<Subject>,
+    /// Services, by their keys, whose routes may direct otherwise.
+    pub(super) routed: BTreeSet<Name>,
     /// Objects whose conditions may differ.
     pub(super) judged: BTreeSet<Key>,
 }
@@ -119,12 +121,29 @@ impl Candidates {
                 self.workloads_with(store, place, &selector.match_labels);
                 self.peers.extend(store.peer_authentications(place).map(|peer| policy::name(&peer.metadata)));
             }
-            Object::ServiceAccount(_)
-            | Object::HttpRoute(_)
-            | Object::GrpcRoute(_)
-            | Object::TcpRoute(_)
-            | Object::TlsRoute(_)
-            | Object::ReferenceGrant(_) => {}
+            Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TcpRoute(_) | Object::TlsRoute(_) => {
+                self.of_route(mesh, store, object);
+            }
+            Object::ReferenceGrant(_) => {
+                store.routes_into(namespace).for_each(|route| self.of_route(mesh, store, route));
+            }
+            Object::ServiceAccount(_) => {}
+        }
+    }
+
+    /// The services whose traffic a route directs, and the other routes of these, which it may push aside.
+    pub(super) fn of_route(&mut self, mesh: &Mesh, store: &Store, route: &Object) {
+        for parent in parents(route) {
+            match parent.kind {
+                Kind::Service => _ = self.routed.insert(Name::new(&*parent.namespace, &*parent.name)),
+                Kind::ServiceEntry => {
+                    let entry = store.service_entry(&parent.namespace, &parent.name);
+                    let hosts = entry.into_iter().flat_map(|entry| &entry.spec.hosts);
+                    self.routed.extend(hosts.map(|host| mesh.service_key(&parent.namespace, host)));
+                }
+                _ => {}
+            }
+            self.judge_routes(store, parent.kind, &parent.namespace, &parent.name);
         }
     }
 
@@ -152,6 +171,11 @@ impl Candidates {
     /// The policies attached to something, for their conditions.
     pub(super) fn judge_policies(&mut self, store: &Store, kind: Kind, namespace: &str, name: &str) {
         self.judged.extend(store.policies_for(kind, namespace, name).map(Object::key));
+    }
+
+    /// The routes of a parent, for their conditions.
+    pub(super) fn judge_routes(&mut self, store: &Store, parent: Kind, namespace: &str, name: &str) {
+        self.judged.extend(store.routes_of(parent, namespace, name).map(Object::key));
     }
 
     /// All services and workloads of a namespace, or of all.

@@ -36,6 +36,7 @@ pub(super) fn resolve(scene: &Scene<'_>, gateway: &Gateway) -> Option<Waypoint> 
     Some(Waypoint {
         name: Name::new(namespace, name),
         class: gateway.spec.gateway_class_name.as_str().into(),
+        is_ours: is_ours(scene.store, &gateway.spec.gateway_class_name),
         traffic: traffic(scene.store, gateway),
         hostname,
         addresses,
@@ -50,6 +51,11 @@ pub(super) fn resolve(scene: &Scene<'_>, gateway: &Gateway) -> Option<Waypoint> 
 pub(super) fn controller<'a>(store: &'a Store, class: &str) -> Option<&'a str> {
     let named = store.gateway_class(class).map(|class| class.spec.controller_name.as_str());
     named.or_else(|| BUILT_IN.iter().find(|(name, _)| *name == class).map(|(_, controller)| *controller))
+}
+
+/// Whether a class is that of waypoints.
+pub(super) fn is_ours(store: &Store, class: &str) -> bool {
+    controller(store, class) == Some(WAYPOINT_CONTROLLER)
 }
 
 fn addresses(gateway: &Gateway) -> (Option<Arc<str>>, Vec<IpAddr>) {
@@ -125,7 +131,7 @@ fn admits(listener: &GatewayListeners) -> Admits {
 }
 
 /// The controller of waypoints.
-pub(super) const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";
+const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";
 
 /// Istio's classes and their controllers (control-plane.md §4.1).
 const BUILT_IN: [(&str, &str); 4] = [

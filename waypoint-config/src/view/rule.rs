@@ -2,7 +2,8 @@
 //! What a waypoint does with requests and connections: routes of all kinds resolved to one form. Plain values; `routes` makes them, `envoy` translates
 //! them. Nothing here knows Envoy, and nothing but the origin of a rule tells which kind it was written as.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::model::Name;
 use crate::api::Key;
@@ -29,9 +30,9 @@ pub struct HttpEntry {
 }
 
 /// What a request must look like; every present part must be so.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpMatch {
-    /// Path without the query.
+    /// Path without the query; `None`: any. [`PathMatch::Prefix`] of `/` is the same.
     pub path: Option<PathMatch>,
     /// Method, exactly.
     pub method: Option<String>,
@@ -42,7 +43,7 @@ pub struct HttpMatch {
 }
 
 /// A condition on a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
@@ -53,7 +54,7 @@ pub enum PathMatch {
 }
 
 /// A condition on a named value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ValueMatch {
     /// Name; of headers in lower case.
     pub name: String,
@@ -62,7 +63,7 @@ pub struct ValueMatch {
 }
 
 /// A condition on a string.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// Equal.
     Exact(String),

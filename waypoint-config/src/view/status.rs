@@ -7,7 +7,7 @@
 
 use super::{
     access, entry,
-    gateway::{self, WAYPOINT_CONTROLLER, is_hbone},
+    gateway::{self, is_hbone},
     model::Name,
     pod, policy,
     scene::{self, Scene},
@@ -16,7 +16,7 @@ use super::{
     waypoint::{Binding, Unbound},
 };
 use crate::{
-    api::{Gateway, Key, Kind, Object, TargetReference},
+    api::{Gateway, Key, Kind, Object, ServiceEntry, TargetReference},
     store::Store,
 };
 
@@ -80,15 +80,18 @@ impl Status {
         let network = scene::network(store, &snapshot.mesh);
         let scene = Scene { mesh: &snapshot.mesh, store, waypoints: &snapshot.waypoints, network: &network };
         let conditions = match object {
-            Object::Service(object) => bound(&service::binding(&scene, object)),
-            Object::ServiceEntry(object) => bound(&entry::binding(&scene, object)),
-            Object::WorkloadEntry(object) => bound(&entry::lone_binding(&scene, object)),
+            Object::Service(object) => bound(&service::binding(&scene, object)).into_iter().collect(),
+            Object::ServiceEntry(object) => {
+                let binding = entry::binding(&scene, object);
+                bound(&binding).into_iter().chain(missing(object, &binding)).collect()
+            }
+            Object::WorkloadEntry(object) => bound(&entry::lone_binding(&scene, object)).into_iter().collect(),
             Object::AuthorizationPolicy(object) => attached(&scene, snapshot, key, object.spec.targets()),
             Object::RequestAuthentication(object) => attached(&scene, snapshot, key, object.spec.targets()),
             Object::Gateway(object) => return of_gateway(&scene, object),
-            _ => None,
+            _ => Vec::new(),
         };
-        Self { conditions: conditions.into_iter().collect(), ..Self::default() }
+        Self { conditions, ..Self::default() }
     }
 }
 
@@ -134,6 +137,19 @@ fn bound(binding: &Binding) -> Option<Condition> {
     }
 }
 
+/// A wildcard has no address by which a node proxy could tell it; only a waypoint sees the name.
+fn missing(entry: &ServiceEntry, binding: &Binding) -> Option<Condition> {
+    let is_missing = binding.waypoint().is_none() && entry.spec.hosts.iter().any(|host| host.starts_with("*."));
+    is_missing.then(|| {
+        Condition::new(
+            "istio.io/WaypointMissing",
+            true,
+            "NoWaypointForWildcardService",
+            "a host with a wildcard works only through a waypoint; label this ServiceEntry or its namespace istio.io/use-waypoint",
+        )
+    })
+}
+
 /// Where a policy found what it is attached to.
 enum Attachment {
     Bound(Name),
@@ -150,7 +166,7 @@ fn attached<'a>(
     snapshot: &Snapshot,
     key: &Key,
     targets: impl Iterator<Item = &'a TargetReference>,
-) -> Option<Condition> {
+) -> Vec<Condition> {
     let (mut good, mut bad, mut reason) = (Vec::new(), Vec::new(), None);
     for target in targets {
         let called = called(&key.namespace, target);
@@ -162,7 +178,7 @@ fn attached<'a>(
                 bad.push(format!("{called} is not there"));
             }
             Attachment::NotBound => {
-                reason.get_or_insert("AncestorNotBound");
+                reason.get_or_insert(NOT_BOUND);
                 bad.push(format!("{called} goes through no waypoint, so nobody enforces this"));
             }
             Attachment::Invalid(why) => {
@@ -173,10 +189,11 @@ fn attached<'a>(
     }
     good.sort();
     good.dedup();
-    let says = |holds, reason, message| Some(Condition::new(WAYPOINT_ACCEPTED, holds, reason, message));
+    let says = |holds, reason, message| vec![Condition::new(WAYPOINT_ACCEPTED, holds, reason, message)];
     match (good.is_empty(), reason) {
-        (true, None) => None,
+        (true, None) => Vec::new(),
         (false, None) => says(true, "Accepted", format!("bound to {}", good.join(", "))),
+        (true, Some(NOT_BOUND)) => says(false, NOT_BOUND, bad.join("; ")),
         (true, Some(reason)) => says(false, reason, format!("Invalid targetRefs: {}", bad.join("; "))),
         (false, Some(_)) => says(
             false,
@@ -233,7 +250,7 @@ fn called(namespace: &str, target: &TargetReference) -> String {
 
 /// Of a Gateway that is a waypoint by its class; others have controllers of their own.
 fn of_gateway(scene: &Scene<'_>, object: &Gateway) -> Status {
-    if gateway::controller(scene.store, &object.spec.gateway_class_name) != Some(WAYPOINT_CONTROLLER) {
+    if !gateway::is_ours(scene.store, &object.spec.gateway_class_name) {
         return Status::default();
     }
     let waypoint = scene.waypoints.get(&policy::name(&object.metadata));
@@ -296,6 +313,8 @@ fn of_gateway(scene: &Scene<'_>, object: &Gateway) -> Status {
 const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// On policies for waypoints.
 const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+/// The reason of a policy on something no waypoint stands before.
+const NOT_BOUND: &str = "AncestorNotBound";
 
 const WANTED_LISTENER: &str = "Expected a single listener on port 15008 with protocol \"HBONE\"";
 const DIRECT: &str = "Traffic goes straight to its destination meanwhile, and policies for the waypoint do not apply";

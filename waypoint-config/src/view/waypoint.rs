@@ -17,6 +17,8 @@ pub struct Waypoint {
     pub name: Name,
     /// The class of the Gateway.
     pub class: Arc<str>,
+    /// Whether its class is that of waypoints this control plane configures; others are only led to.
+    pub is_ours: bool,
     /// Which traffic it takes (`istio.io/waypoint-for` of the Gateway, else of its class).
     pub traffic: TrafficType,
     /// The name by which it is reached; preferred to the addresses.

@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a waypoint's Envoy gets, judged by a real Envoy (`--mode validate`), counted, and encoded twice.
+//! Routes from YAML, judged by the real Envoy: it takes what we make of every row and of whatever else a person may write, and does what the rows say.
 //!
-//! The judge is found by `ENVOY_BIN`, else among the tools of this build; a run without one says so and fails where `CI` is set.
+//! Envoy is the one the tests of the workspace fetch (`target/tools`), or `ENVOY_BIN`. Without it nothing is shown, and with `CI=true` that is a failure.
 #![allow(clippy::unwrap_used)]
 
-mod cases;
+mod bootstrap;
 mod generated;
-mod incremental;
 mod judge;
 mod mesh;
-mod stable;
+mod rows;
+mod upstream;
+
+use judge::Envoy;
+
+/// The Envoy to ask, or why there is none.
+fn envoy() -> Option<Envoy> {
+    match Envoy::find() {
+        Ok(envoy) => Some(envoy),
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}

@@ -1,134 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A small mesh behind a waypoint, in a few calls.
+//! A few services, and their routes from YAML to Envoy's form.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
-
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use gateway_api::experimental::{grpcroutes::GrpcRoute, httproutes::HttpRoute};
 use waypoint_config::{
-    api::{AuthorizationPolicy, RequestAuthentication},
+    api::{Key, Kind},
     envoy::{
-        Profile, Renderer, Unit,
-        input::{Destination, Endpoints, ServedService, Serving},
+        names,
+        route::{Protocol, route_configuration},
     },
     view::{
-        AppProtocol, Families, Locality, Mesh, Name, PortMapping, Preference, Service, ServicePort, Tunnel, Workload,
-        WorkloadId,
-        waypoint::{Access, Admits, TrafficType, Waypoint},
+        AppProtocol, Name,
+        routes::{AnyRoute, Found, Lookup, ParentKind, ParentPort, ParentService, RouteRef, resolve},
     },
 };
 
-/// A waypoint that serves nothing.
-pub(crate) fn empty() -> Serving {
-    let waypoint = Waypoint {
-        name: Name::new("shop", "waypoint"),
-        class: "istio-waypoint".into(),
-        traffic: TrafficType::All,
-        hostname: None,
-        addresses: vec!["10.96.0.2".parse().unwrap()],
-        admits: Admits::Same,
-        network: "".into(),
-        identities: BTreeSet::new(),
-        inbound: None,
+/// The services of the namespace `shop`. All are served here.
+pub(crate) const SERVICES: &[&str] = &["web", "v1", "v2", "slow", "flaky", "spy"];
+
+struct Mesh;
+
+impl Lookup for Mesh {
+    fn service(&self, name: &Name) -> Option<Found> {
+        let known = &*name.namespace == "shop" && SERVICES.contains(&&*name.name);
+        known.then(|| Found { service: name.clone(), ports: vec![(80, AppProtocol::Http11)] })
+    }
+
+    fn hostname(&self, _: &str, _: &str) -> Option<Found> {
+        None
+    }
+
+    fn is_granted(&self, _: &str, _: &str, _: &Name) -> bool {
+        true
+    }
+}
+
+/// What `web` is told on a port, given routes as documents.
+pub(crate) fn routes(documents: &[serde_json::Value], port: u16) -> RouteConfiguration {
+    let http: Vec<HttpRoute> = of_kind(documents, "HTTPRoute");
+    let grpc: Vec<GrpcRoute> = of_kind(documents, "GRPCRoute");
+    let key = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        Key::new(
+            Kind::Service,
+            metadata.namespace.as_deref().unwrap_or("shop"),
+            metadata.name.as_deref().unwrap_or("route"),
+        )
     };
-    Serving {
-        waypoint: Arc::new(waypoint),
-        mesh: Arc::new(Mesh::default()),
-        settings: Arc::default(),
-        keys: Arc::default(),
-        access: Access::default(),
-        services: BTreeMap::new(),
-        others: BTreeMap::new(),
-        workloads: Vec::new(),
-    }
+    let http = http.iter().map(|route| RouteRef { key: key(&route.metadata), route: AnyRoute::Http(route) });
+    let grpc = grpc.iter().map(|route| RouteRef { key: key(&route.metadata), route: AnyRoute::Grpc(route) });
+    let all: Vec<RouteRef<'_>> = http.chain(grpc).collect();
+    let web = ParentService {
+        kind: ParentKind::Service,
+        object: Name::new("shop", "web"),
+        service: Name::new("shop", "web"),
+        hostname: "web".into(),
+        ports: vec![ParentPort { port, name: None, protocol: AppProtocol::Http11 }],
+    };
+    let (mut ports, _) = resolve(&web, &all, &Mesh);
+    let cluster_of = |service: &Name, port: u16, _: Protocol| Some(names::inbound_http(&service.name, port));
+    route_configuration("web", port, &ports.remove(&port).unwrap_or_default(), &cluster_of)
 }
 
-/// A service of namespace `shop` with these ports.
-pub(crate) fn service(name: &str, address: &str, ports: &[(u16, AppProtocol)]) -> Service {
-    Service {
-        name: name.into(),
-        namespace: "shop".into(),
-        hostname: format!("{name}.shop.svc.cluster.local").into(),
-        addresses: vec![address.parse().unwrap()],
-        network: "".into(),
-        ports: ports
-            .iter()
-            .map(|(port, protocol)| ServicePort { port: *port, target: Some(*port), protocol: *protocol })
-            .collect(),
-        families: Families::Ipv4,
-        preference: Preference::Any,
-        publish_not_ready: false,
-        ranges: Vec::new(),
-        resolution: None,
-        subject_alt_names: Vec::new(),
-        canonical: true,
-        waypoint: None,
-        ingress_use_waypoint: false,
-    }
+fn of_kind<T: serde::de::DeserializeOwned>(documents: &[serde_json::Value], kind: &str) -> Vec<T> {
+    let wanted = documents.iter().filter(|document| document["kind"] == kind);
+    wanted.map(|document| serde_json::from_value(document.clone()).unwrap()).collect()
 }
 
-/// A pod of that service, under the service account of the same name.
-pub(crate) fn workload(of: &Service, pod: &str, address: &str) -> Workload {
-    let mappings = of.ports.iter().map(|port| PortMapping { service_port: port.port, target_port: port.port + 8000 });
-    Workload {
-        id: WorkloadId::Pod(Name::new("shop", pod)),
-        name: pod.into(),
-        namespace: "shop".into(),
-        addresses: vec![address.parse::<IpAddr>().unwrap()],
-        network: "".into(),
-        tunnel: Tunnel::Hbone,
-        service_account: Arc::clone(&of.name),
-        node: "node-1".into(),
-        locality: Locality::default(),
-        canonical_name: Arc::clone(&of.name),
-        canonical_revision: "v1".into(),
-        workload_name: Arc::clone(&of.name),
-        on_host_network: false,
-        ready: true,
-        services: BTreeMap::from([(of.id(), mappings.collect())]),
-        policies: BTreeSet::new(),
-        hostname: "".into(),
-        waypoint: None,
-        application_tunnel: None,
-        weight: None,
-    }
-}
-
-/// With one pod.
-pub(crate) fn served(service: Service, address: &str) -> ServedService {
-    let pod = workload(&service, &format!("{}-1", service.name), address);
-    ServedService {
-        destination: Destination { service: Arc::new(service), endpoints: Endpoints::Workloads(vec![Arc::new(pod)]) },
-        rules: BTreeMap::new(),
-        access: Access::default(),
-    }
-}
-
-/// Served by the waypoint.
-pub(crate) fn add(serving: &mut Serving, service: Service, address: &str) -> Name {
-    let name = Name::new("shop", Arc::clone(&service.name));
-    serving.services.insert(name.clone(), served(service, address));
-    name
-}
-
-/// The policies of a YAML text of several documents' `spec`s, by name.
-pub(crate) fn authorization(name: &str, yaml: &str) -> Arc<AuthorizationPolicy> {
-    let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  namespace: shop\n  name: ";
-    let annotations = if name.starts_with("dry-") { "\n  annotations: {istio.io/dry-run: \"true\"}" } else { "" };
-    Arc::new(serde_saphyr::from_str(&format!("{head}{name}{annotations}\nspec: {yaml}\n")).unwrap())
-}
-
-/// The same for tokens.
-pub(crate) fn authentication(name: &str, yaml: &str) -> Arc<RequestAuthentication> {
-    let head = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata:\n  namespace: shop\n  name: ";
-    Arc::new(serde_saphyr::from_str(&format!("{head}{name}\nspec: {yaml}\n")).unwrap())
-}
-
-/// All of it, made at once.
-pub(crate) fn rendered(serving: &Serving, profile: Profile) -> Renderer {
-    let mut renderer = Renderer::new(profile);
-    assert!(renderer.refresh(serving, &BTreeSet::from([Unit::Waypoint, Unit::Workloads])));
-    renderer
+/// A route for `web`, of that namespace, with rules as YAML.
+pub(crate) fn document(kind: &str, namespace: &str, rules: &str) -> serde_json::Value {
+    let rules: serde_json::Value = serde_saphyr::from_str(rules).unwrap_or_else(|error| panic!("{rules}: {error}"));
+    serde_json::json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": "route", "namespace": namespace},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web", "namespace": "shop"}], "rules": rules},
+    })
 }

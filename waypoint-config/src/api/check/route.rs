@@ -55,7 +55,7 @@ fn rule_of(rule: &At<'_>) -> Result<(), ObjectError> {
     }
     filters(rule, rule)?;
     let redirects = rule.list("filters").any(|filter| filter.has("requestRedirect"));
-    if redirects && rule.has("backendRefs") {
+    if redirects && rule.list("backendRefs").next().is_some() {
         return refuse(rule.path_of("backendRefs"), "a rule that redirects sends nothing on; leave them out");
     }
     if let Some(timeouts) = rule.field("timeouts") {

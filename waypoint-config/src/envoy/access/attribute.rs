@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Single attributes of policies as conditions of Envoy's RBAC filters. Called by `rule`.
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::CidrRange,
-        rbac::v3::{
-            MetadataSource, Permission, Principal, SourcedMetadata, permission, permission::Rule, principal,
-            principal::Identifier,
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::CidrRange,
+            rbac::v3::{
+                MetadataSource, Permission, Principal, SourcedMetadata, permission, permission::Rule, principal,
+                principal::Identifier,
+            },
+            route::v3::{HeaderMatcher, header_matcher::HeaderMatchSpecifier},
         },
-        route::v3::{HeaderMatcher, header_matcher::HeaderMatchSpecifier},
+        r#type::matcher::v3::{
+            AddressMatcher, FilterStateMatcher, ListMatcher, MetadataMatcher, OrMatcher, PathMatcher, StringMatcher,
+            ValueMatcher, filter_state_matcher, list_matcher,
+            metadata_matcher::{PathSegment, path_segment::Segment},
+            path_matcher, value_matcher,
+        },
     },
-    r#type::matcher::v3::{
-        FilterStateMatcher, ListMatcher, MetadataMatcher, OrMatcher, PathMatcher, StringMatcher, ValueMatcher,
-        filter_state_matcher, list_matcher,
-        metadata_matcher::{PathSegment, path_segment::Segment},
-        path_matcher, value_matcher,
-    },
+    xds::core::v3::CidrRange as XdsRange,
 };
 
 use super::{
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     api::parse_range,
-    envoy::{encode::number, names::PEER_PRINCIPAL},
+    envoy::{encode::number, listener::REMOTE_IP, names::PEER_PRINCIPAL},
 };
 
 /// A condition: Envoy has two kinds, with the same ways to combine them.
@@ -109,8 +112,12 @@ pub(super) fn found_out(filter: &str, key: &str, value: &str) -> Option<Permissi
     Some(permission(Rule::SourcedMetadata(metadata(filter, &[key], matcher)?)))
 }
 
+/// By what the connection brought from the listener of HBONE: Envoy's own `direct_remote_ip` knows only the way inside the waypoint.
 pub(super) fn connected_from(value: &str) -> Option<Principal> {
-    Some(principal(Identifier::DirectRemoteIp(range(value)?)))
+    let CidrRange { address_prefix, prefix_len } = range(value)?;
+    let ranges = vec![XdsRange { address_prefix, prefix_len }];
+    let matcher = filter_state_matcher::Matcher::AddressMatch(AddressMatcher { ranges, ..Default::default() });
+    Some(principal(Identifier::FilterState(FilterStateMatcher { key: REMOTE_IP.to_owned(), matcher: Some(matcher) })))
 }
 
 pub(super) fn comes_from(value: &str) -> Option<Principal> {

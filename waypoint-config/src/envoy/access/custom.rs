@@ -6,7 +6,7 @@
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{ApiVersion, GrpcService, HttpUri, grpc_service, http_uri::HttpUpstreamType},
-        rbac::v3::rbac::Action,
+        rbac::v3::{Rbac, rbac::Action},
     },
     extensions::filters::{
         http::{
@@ -42,12 +42,13 @@ use crate::{
     },
 };
 
-/// The filters, in order.
+/// The filters, in order; what they refuse without asking goes to `enforcing`, too.
 pub(super) fn filters(
     serving: &Serving,
     context: Context<'_>,
     objects: &[&AuthorizationPolicy],
     said: &mut Vec<Said>,
+    enforcing: &mut Vec<Rbac>,
 ) -> Vec<Filter> {
     let Some(first) = objects.first() else { return Vec::new() };
     let provider = provider_of(first);
@@ -59,6 +60,7 @@ pub(super) fn filters(
                 notice: Notice::NoProvider { provider: provider_of(object).to_owned(), reason },
             }));
             let rules = everything(Action::Deny, &format!("{NAME}-deny-due-to-bad-provider"));
+            enforcing.push(rules.clone());
             return vec![match context.sees_requests {
                 true => Filter::Http(HTTP_RBAC, pack(&HttpRbac { rules: Some(rules), ..Default::default() })),
                 false => Filter::Network(
@@ -150,7 +152,7 @@ fn status(code: u16) -> i32 {
 
 fn grpc(of: &Authorizer) -> GrpcService {
     let target = grpc_service::EnvoyGrpc {
-        cluster_name: cluster::upstream_name(&of.upstream),
+        cluster_name: cluster::upstream_name(&of.upstream, true),
         authority: of.upstream.host.clone(),
         ..Default::default()
     };
@@ -168,7 +170,7 @@ fn http(of: &Authorizer) -> HttpService {
     };
     let uri = HttpUri {
         uri: format!("http://{}:{}", of.upstream.host, of.upstream.port),
-        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster::upstream_name(&of.upstream))),
+        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster::upstream_name(&of.upstream, false))),
         timeout: duration(of.timeout),
     };
     HttpService {

@@ -18,7 +18,7 @@ use envoy_types::pb::{
         r#type::matcher::v3::{StringMatcher, filter_state_matcher, string_matcher::MatchPattern},
     },
     xds::{
-        core::v3::TypedExtensionConfig,
+        core::v3::{CidrRange as XdsRange, TypedExtensionConfig},
         r#type::matcher::v3::{
             RegexMatcher, StringMatcher as XdsString,
             matcher::matcher_list::{
@@ -32,7 +32,7 @@ use envoy_types::pb::{
 };
 use mesh_proto::discovery::Any;
 
-use crate::envoy::encode::pack;
+use crate::envoy::{encode::pack, listener::REMOTE_IP};
 
 /// On which connections are refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +81,20 @@ fn principal(of: &Principal, unknown: bool) -> Refused {
         Some(Identifier::OrIds(set)) => any(set.ids.iter().map(|one| principal(one, unknown))),
         Some(Identifier::NotId(inner)) => not(principal(inner, !unknown)),
         Some(Identifier::Any(_)) => Refused::Always,
-        Some(Identifier::DirectRemoteIp(range)) => single("source", pack(&SourceIpInput::default()), within(range)),
         Some(Identifier::FilterState(of)) => match &of.matcher {
             Some(filter_state_matcher::Matcher::StringMatch(matcher)) => {
                 let input = FilterStateInput { key: of.key.clone(), ..Default::default() };
                 string(matcher).map_or_else(|| constant(unknown), |matcher| single("peer", pack(&input), matcher))
+            }
+            Some(filter_state_matcher::Matcher::AddressMatch(matcher))
+                if of.key == REMOTE_IP && !matcher.invert_match =>
+            {
+                let same = |range: &XdsRange| CidrRange {
+                    address_prefix: range.address_prefix.clone(),
+                    prefix_len: range.prefix_len,
+                };
+                let ranges: Vec<_> = matcher.ranges.iter().map(same).collect();
+                any(ranges.iter().map(|range| single("source", pack(&SourceIpInput::default()), within(range))))
             }
             _ => constant(unknown),
         },
@@ -168,5 +177,67 @@ fn joined(
         0 => idle.clone(),
         1 => Refused::When(predicate.swap_remove(0)),
         _ => when(join(PredicateList { predicate })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{self, AuthorizationPolicy, AuthorizationPolicySpec, Condition, FromEntry, Rule, Source},
+        envoy::access::rule::{Context, rules},
+    };
+
+    fn refused_by(action: api::Action, policy_rules: Vec<Rule>) -> Refused {
+        let spec = AuthorizationPolicySpec { rules: policy_rules, action, ..Default::default() };
+        let object = AuthorizationPolicy { spec, ..Default::default() };
+        let trust_domains = ["cluster.local".to_owned()];
+        let context = Context { sees_requests: false, trust_domains: &trust_domains };
+        let action = if action == api::Action::Allow { Action::Allow } else { Action::Deny };
+        refused([&rules(context, action, "", &[&object], &mut Vec::new())])
+    }
+
+    fn from_namespace() -> Rule {
+        let source = Source { namespaces: vec!["shop".into()], ..Source::default() };
+        Rule { from: vec![FromEntry { source }], ..Rule::default() }
+    }
+
+    fn found_out_later() -> Rule {
+        let key = "experimental.envoy.filters.network.mysql_proxy[db.table]".into();
+        Rule { when: vec![Condition { key, values: vec!["x".into()], ..Condition::default() }], ..Rule::default() }
+    }
+
+    #[test]
+    fn an_allow_policy_without_rules_refuses_all_and_a_deny_policy_without_rules_none() {
+        assert_eq!(refused_by(api::Action::Allow, Vec::new()), Refused::Always);
+        assert_eq!(refused_by(api::Action::Deny, Vec::new()), Refused::Never);
+    }
+
+    #[test]
+    fn a_rule_without_conditions_decides_alone() {
+        let rules = || vec![from_namespace(), Rule::default()];
+        assert_eq!(refused_by(api::Action::Allow, rules()), Refused::Never);
+        assert_eq!(refused_by(api::Action::Deny, rules()), Refused::Always);
+    }
+
+    #[test]
+    fn what_only_a_filter_finds_out_is_left_to_the_filter() {
+        assert_eq!(refused_by(api::Action::Allow, vec![found_out_later()]), Refused::Never);
+        assert_eq!(refused_by(api::Action::Deny, vec![found_out_later()]), Refused::Never);
+        let not = |mut rule: Rule| {
+            rule.when.iter_mut().for_each(|when| std::mem::swap(&mut when.values, &mut when.not_values));
+            rule
+        };
+        assert_eq!(refused_by(api::Action::Allow, vec![not(found_out_later())]), Refused::Never);
+        assert_eq!(refused_by(api::Action::Deny, vec![not(found_out_later())]), Refused::Never);
+    }
+
+    #[test]
+    fn allow_refuses_exactly_whom_the_same_deny_lets_pass() {
+        let Refused::When(deny) = refused_by(api::Action::Deny, vec![from_namespace()]) else {
+            panic!("not told apart")
+        };
+        let allow = refused_by(api::Action::Allow, vec![from_namespace()]);
+        assert_eq!(allow, not(Refused::When(deny)));
     }
 }

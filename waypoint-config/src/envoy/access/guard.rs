@@ -92,10 +92,11 @@ fn guards(
         all.iter().copied().filter(|one| one.spec.action == action && is_dry_run(one) == dry).collect()
     };
     let mut said = Vec::new();
-    let mut filters = custom::filters(serving, context, &of(api::Action::Custom, false), &mut said);
+    let mut enforcing = Vec::new();
+    let asking = of(api::Action::Custom, false);
+    let mut filters = custom::filters(serving, context, &asking, &mut said, &mut enforcing);
     filters.extend(tokens(&mut said));
     let audit = of(api::Action::Audit, false);
-    let mut enforcing = Vec::new();
     let verdicts = [
         (Action::Log, audit.clone(), Vec::new(), ""),
         (Action::Deny, of(api::Action::Deny, false), of(api::Action::Deny, true), "istio_dry_run_deny_"),

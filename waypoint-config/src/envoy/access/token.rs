@@ -86,7 +86,7 @@ fn provider(sets: &KeySets, rule: &JwtRule) -> (JwtProvider, Vec<Notice>) {
     let mut notices = Vec::new();
     let keys = keys(sets, rule).unwrap_or_else(|reason| {
         notices.push(Notice::NoKeys { issuer: rule.issuer.clone(), reason });
-        NOBODYS.to_owned()
+        serde_json::json!({ "keys": [nobodys()] }).to_string()
     });
     let mut bad = |name: &str| {
         let is_bad = !is_header_name(name) || name.starts_with(':');
@@ -150,15 +150,28 @@ fn keys(sets: &KeySets, rule: &JwtRule) -> Result<String, String> {
         (true, None) if rule.jwks_uri.is_empty() => return Err("neither jwks nor jwksUri is given".into()),
         (true, None) => return Err("they have not been fetched yet".into()),
     };
-    is_key_set(text).then(|| text.to_owned()).ok_or_else(|| "they are no JSON Web Key Set with a key in it".into())
+    usable(text).ok_or_else(|| "they are no JSON Web Key Set with a key in it".into())
 }
 
-/// As far as Envoy looks before it takes the configuration.
-fn is_key_set(text: &str) -> bool {
-    let set: BTreeMap<String, Value> = serde_json::from_str(text).unwrap_or_default();
-    let keys = set.get("keys").and_then(Value::as_array);
-    keys.is_some_and(|keys| keys.iter().any(|key| key.get("kty").is_some_and(Value::is_string)))
+/// Envoy refuses everything if it can use no key of a set, and tells usable keys from others itself: so one more is added that it can use and nobody else.
+/// Of each key only texts are kept: nothing that means something is anything else.
+fn usable(text: &str) -> Option<String> {
+    let set: BTreeMap<String, Value> = serde_json::from_str(text).ok()?;
+    let texts = |key: &Value| {
+        let texts = key.as_object()?.iter().filter(|(_, value)| value.is_string());
+        let texts: serde_json::Map<_, _> = texts.map(|(name, value)| (name.clone(), value.clone())).collect();
+        texts.contains_key("kty").then_some(Value::Object(texts))
+    };
+    let mut keys: Vec<Value> = set.get("keys")?.as_array()?.iter().filter_map(texts).collect();
+    if keys.is_empty() {
+        return None;
+    }
+    keys.push(nobodys());
+    Some(serde_json::json!({ "keys": keys }).to_string())
 }
 
 /// A point of the curve chosen by its text: nobody knows what would sign for it.
-const NOBODYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"none","x":"bm9ib2R5LWhhcy10aGlzLWtleS1ub2JvZHktaGFzLS0"}]}"#;
+fn nobodys() -> Value {
+    let x = "bm9ib2R5LWhhcy10aGlzLWtleS1ub2JvZHktaGFzLS0";
+    serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "none", "x": x })
+}

@@ -35,7 +35,7 @@ pub(in crate::envoy) fn assignment(
     let Endpoints::Workloads(workloads) = &destination.endpoints else { return None };
     let service = &destination.service;
     let id = service.id();
-    let mut groups: BTreeMap<(u32, [&str; 3]), Vec<(String, LbEndpoint)>> = BTreeMap::new();
+    let mut groups = Groups::new();
     for workload in workloads.iter().filter(|workload| workload.ready || service.publish_not_ready) {
         let mappings = workload.services.get(&id).into_iter().flatten();
         let Some(target) = mappings.into_iter().find(|mapping| mapping.service_port == port) else { continue };
@@ -54,11 +54,20 @@ pub(in crate::envoy) fn assignment(
     })
 }
 
+/// How far away, and where: region, zone, subzone.
+type Place<'a> = (u32, [&'a str; 3]);
+
+/// An endpoint with its address, by which it is sorted.
+type Ending = (String, LbEndpoint);
+
+/// Endpoints by where they are, the nearest first.
+type Groups<'a> = BTreeMap<Place<'a>, Vec<Ending>>;
+
 /// Priorities must not have gaps.
-fn compacted(groups: BTreeMap<(u32, [&str; 3]), Vec<(String, LbEndpoint)>>) -> Vec<LocalityLbEndpoints> {
+fn compacted(groups: Groups<'_>) -> Vec<LocalityLbEndpoints> {
     let mut priority = 0;
     let mut last = None;
-    let group = |((distance, [region, zone, sub_zone]), mut ends): ((u32, [&str; 3]), Vec<(String, LbEndpoint)>)| {
+    let group = |((distance, [region, zone, sub_zone]), mut ends): (Place<'_>, Vec<Ending>)| {
         if last.is_some_and(|last| last != distance) {
             priority += 1;
         }

@@ -113,14 +113,14 @@ fn described(service: &Service) -> Metadata {
     Metadata { filter_metadata: [(ISTIO.to_owned(), fields)].into(), ..Default::default() }
 }
 
-/// The name of the cluster that leads to a server of the mesh's operator.
-pub(in crate::envoy) fn upstream_name(upstream: &Upstream) -> String {
-    format!("provider|{}|{}", upstream.port, upstream.host)
+/// The name of the cluster that leads to a server of the mesh's operator: one per protocol, for two of its servers may share a port.
+pub(in crate::envoy) fn upstream_name(upstream: &Upstream, http2: bool) -> String {
+    format!("provider|{}|{}|{}", upstream.port, if http2 { "grpc" } else { "http" }, upstream.host)
 }
 
 /// The cluster that leads to a server of the mesh's operator.
 pub(in crate::envoy) fn upstream(serving: &Serving, upstream: &Upstream, http2: bool) -> Cluster {
-    let name = upstream_name(upstream);
+    let name = upstream_name(upstream, http2);
     let spoken = if http2 { Spoken::Http2 } else { Spoken::Default };
     match known(serving, upstream) {
         Some(destination) => {

@@ -20,10 +20,10 @@ use envoy_types::pb::envoy::{
 use ipnet::IpNet;
 
 use super::{
-    http::{self, HttpChain},
     internal::SNIFF_CHAIN,
     matcher::{Guarded, Ports, Way},
     part::ads,
+    requests::{self, HttpChain},
     state,
     tcp::{self, TcpChain},
 };
@@ -113,7 +113,7 @@ fn http_chain(
         access: &[&serving.access, &served.access],
         before: Vec::new(),
     };
-    http::chain(serving, profile, of)
+    requests::chain(serving, profile, of)
 }
 
 fn tcp_chain(serving: &Serving, served: &ServedService, port: ServicePort) -> (FilterChain, Vec<Said>, Refused) {
@@ -181,7 +181,7 @@ fn direct_http(serving: &Serving, profile: &Profile, name: &str, cluster: &str) 
         access: &[&serving.access],
         before: vec![state::destination()],
     };
-    http::chain(serving, profile, of)
+    requests::chain(serving, profile, of)
 }
 
 fn direct_tcp(serving: &Serving, name: &str, cluster: &str) -> (FilterChain, Vec<Said>, Refused) {

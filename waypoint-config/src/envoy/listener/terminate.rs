@@ -26,9 +26,9 @@ use envoy_types::pb::envoy::{
 use mesh_proto::contract::port;
 
 use super::{
-    http::{peer_metadata, router},
     log,
     part::network_filter,
+    requests::{peer_metadata, router},
     state,
 };
 use crate::envoy::{

@@ -112,14 +112,16 @@ fn sent_to(clusters: ClusterSpecifier, is_grpc: bool) -> RouteAction {
     }
 }
 
-/// Zero is no bound; then a client of gRPC bounds its calls itself.
+/// Zero is no bound: then Envoy takes the one a client of gRPC gives itself. It must not be told both, for with the second it forgets the first.
 fn set_timeout(action: &mut RouteAction, timeout: Duration) {
     action.timeout = Some(duration(timeout));
-    action.max_stream_duration = Some(MaxStreamDuration {
-        max_stream_duration: None,
-        grpc_timeout_header_max: Some(duration(timeout)),
-        grpc_timeout_header_offset: None,
-    });
+    if timeout.is_zero() {
+        action.max_stream_duration = Some(MaxStreamDuration {
+            max_stream_duration: None,
+            grpc_timeout_header_max: Some(duration(Duration::ZERO)),
+            grpc_timeout_header_offset: None,
+        });
+    }
 }
 
 fn rewrite(rule: &HttpRule, matched: &HttpMatch, action: &mut RouteAction) {

@@ -36,6 +36,11 @@ impl World {
                 let address = match object {
                     Object::Pod(pod) => pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
                     Object::Service(service) => service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()),
+                    Object::Gateway(gateway) => gateway
+                        .status
+                        .as_ref()
+                        .and_then(|status| Some(status.addresses.as_ref()?.first()?.value.clone())),
+                    Object::ServiceEntry(entry) => entry.status.addresses.first().map(|one| one.value.clone()),
                     _ => None,
                 };
                 format!(
@@ -122,6 +127,27 @@ fn a_torn_document_may_have_been_any_object_so_none_is_lost() {
     );
     world.write("x.yaml", &object("b", "2"));
     assert_eq!(world.said(), ["- Pod demo/a"], "now it is certain");
+}
+
+#[test]
+fn the_addresses_of_gateways_and_service_entries_are_observed() {
+    let mut world = World::default();
+    world.write(
+        "x.yaml",
+        "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: d, name: g}, spec: {gatewayClassName: c, listeners: [{name: m, \
+         port: 15008, protocol: HBONE}]}}\n---\n{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {namespace: d, name: e}, spec: {hosts: [a.b]}}",
+    );
+    assert_eq!(world.said(), ["+ Gateway d/g", "+ ServiceEntry d/e"]);
+    world.write(
+        "status/k/g.yaml",
+        "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: d, name: g}, status: {addresses: [{value: 10.0.0.1}]}}",
+    );
+    world.write(
+        "status/k/e.yaml",
+        "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {namespace: d, name: e}, status: {addresses: [{value: 240.240.0.1, host: a.b}]}}",
+    );
+    assert_eq!(world.said(), ["+ Gateway d/g ip=10.0.0.1", "+ ServiceEntry d/e ip=240.240.0.1"]);
+    assert_eq!(world.faults(), [""; 0]);
 }
 
 #[test]

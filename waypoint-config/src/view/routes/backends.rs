@@ -72,6 +72,11 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Whether gRPC is spoken.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.kind == "GRPCRoute"
+    }
+
     /// The receiver; what is wrong is told, and its share goes to nobody.
     pub(super) fn target(&self, reference: &BackendRef, problems: &mut Vec<Problem>) -> Target {
         match self.find(reference) {

@@ -51,7 +51,8 @@ fn wanted_path(wanted: &DraftPath) -> Result<Option<PathMatch>, String> {
         DraftPath::Prefix(prefix) => {
             path(prefix)?;
             let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-            Some(PathMatch::Prefix(if prefix.is_empty() { "/" } else { prefix }.to_owned()))
+            // Which is what no path matches, and what the API fills in.
+            (!prefix.is_empty()).then(|| PathMatch::Prefix(prefix.to_owned()))
         }
         DraftPath::Regex(pattern) => {
             regex::check(pattern)?;
@@ -124,8 +125,6 @@ fn values(wanted: &[DraftValue], are_headers: bool) -> Result<Vec<ValueMatch>, S
 pub(super) fn precedence(wanted: &HttpMatch) -> Precedence {
     let (kind, length) = match &wanted.path {
         Some(PathMatch::Exact(path)) => (0, path.len()),
-        // Matches what no path matches, and the API fills it in.
-        Some(PathMatch::Prefix(path)) if path == "/" => (3, 0),
         Some(PathMatch::Prefix(path)) => (1, path.len()),
         Some(PathMatch::Regex(pattern)) => (2, pattern.len()),
         None => (3, 0),

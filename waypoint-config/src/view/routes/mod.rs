@@ -15,6 +15,7 @@ mod read;
 mod regex;
 mod resolve;
 mod rules;
+mod shadow;
 mod status;
 mod syntax;
 

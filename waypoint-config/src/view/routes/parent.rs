@@ -81,11 +81,10 @@ pub(super) enum Layer {
 
 impl Layer {
     fn is_on(self, protocol: AppProtocol) -> bool {
-        match (self, protocol) {
-            (_, AppProtocol::Unknown) => true,
-            (Self::Requests, AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc) => true,
-            (Self::Connections, AppProtocol::Tcp | AppProtocol::Tls) => true,
-            _ => false,
+        match protocol {
+            AppProtocol::Unknown => true,
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => self == Self::Requests,
+            AppProtocol::Tcp | AppProtocol::Tls => self == Self::Connections,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use gateway_api::experimental::{
     grpcroutes::{self as grpc, GrpcRoute},
-    httproutes::{self as http, HttpRoute},
+    httproutes::{self, HttpRoute},
     tcproutes::{self as tcp, TcpRoute},
     tlsroutes::{self as tls, TlsRoute},
 };
@@ -114,7 +114,7 @@ macro_rules! extension {
 macro_rules! http_filter {
     ($name:ident, $filter:ty, $kind:ident, $scheme:ident, $redirect:ident, $rewrite:ident) => {
         fn $name(filter: &$filter) -> Filter {
-            use http::$kind as Kind;
+            use httproutes::$kind as Kind;
             let read = match filter.r#type {
                 Kind::RequestHeaderModifier => {
                     filter.request_header_modifier.as_ref().map(|edits| Filter::RequestHeaders(header_edits!(edits)))
@@ -126,18 +126,18 @@ macro_rules! http_filter {
                 Kind::RequestRedirect => filter.request_redirect.as_ref().map(|redirect| {
                     Filter::Redirect(DraftRedirect {
                         scheme: redirect.scheme.as_ref().map(|scheme| match scheme {
-                            http::$scheme::Http => "http",
-                            http::$scheme::Https => "https",
+                            httproutes::$scheme::Http => "http",
+                            httproutes::$scheme::Https => "https",
                         }),
                         host: redirect.hostname.clone(),
                         port: redirect.port,
-                        path: redirect.path.as_ref().map(|path| path!(path, http::$redirect::ReplaceFullPath)),
+                        path: redirect.path.as_ref().map(|path| path!(path, httproutes::$redirect::ReplaceFullPath)),
                         status: redirect.status_code,
                     })
                 }),
                 Kind::UrlRewrite => filter.url_rewrite.as_ref().map(|rewrite| Filter::Rewrite {
                     host: rewrite.hostname.clone(),
-                    path: rewrite.path.as_ref().map(|path| path!(path, http::$rewrite::ReplaceFullPath)),
+                    path: rewrite.path.as_ref().map(|path| path!(path, httproutes::$rewrite::ReplaceFullPath)),
                 }),
                 Kind::Cors => filter.cors.as_ref().map(|cors| {
                     Filter::Cors(Cors {
@@ -162,7 +162,7 @@ macro_rules! http_filter {
 
 http_filter!(
     http_rule_filter,
-    http::HttpRouteRulesFilters,
+    httproutes::HttpRouteRulesFilters,
     HttpRouteRulesFiltersType,
     HttpRouteRulesFiltersRequestRedirectScheme,
     HttpRouteRulesFiltersRequestRedirectPathType,
@@ -170,7 +170,7 @@ http_filter!(
 );
 http_filter!(
     http_backend_filter,
-    http::HttpRouteRulesBackendRefsFilters,
+    httproutes::HttpRouteRulesBackendRefsFilters,
     HttpRouteRulesBackendRefsFiltersType,
     HttpRouteRulesBackendRefsFiltersRequestRedirectScheme,
     HttpRouteRulesBackendRefsFiltersRequestRedirectPathType,
@@ -208,7 +208,7 @@ pub(super) fn http(route: &HttpRoute) -> Draft {
     Draft { hostnames: Vec::new(), parents: parents!(route.spec), rules }
 }
 
-fn http_rule(rule: &http::HttpRouteRules) -> DraftRule {
+fn http_rule(rule: &httproutes::HttpRouteRules) -> DraftRule {
     let timeouts = rule.timeouts.as_ref();
     DraftRule {
         name: rule.name.clone(),
@@ -235,8 +235,8 @@ fn http_rule(rule: &http::HttpRouteRules) -> DraftRule {
     }
 }
 
-fn http_match(wanted: &http::HttpRouteRulesMatches) -> DraftMatch {
-    use http::{
+fn http_match(wanted: &httproutes::HttpRouteRulesMatches) -> DraftMatch {
+    use httproutes::{
         HttpRouteRulesMatchesHeadersType as Header, HttpRouteRulesMatchesPathType as Path,
         HttpRouteRulesMatchesQueryParamsType as Query,
     };
@@ -256,8 +256,8 @@ fn http_match(wanted: &http::HttpRouteRulesMatches) -> DraftMatch {
     }
 }
 
-fn method(method: &http::HttpRouteRulesMatchesMethod) -> &'static str {
-    use http::HttpRouteRulesMatchesMethod as Method;
+fn method(method: &httproutes::HttpRouteRulesMatchesMethod) -> &'static str {
+    use httproutes::HttpRouteRulesMatchesMethod as Method;
     match method {
         Method::Get => "GET",
         Method::Head => "HEAD",

@@ -18,6 +18,7 @@ use super::{
     matches::{Precedence, precedence},
     parent::{Layer, ParentKind, ParentRef, ParentService},
     read, rules,
+    shadow::Shadows,
     status::{Findings, Problem, Reason, RouteStatus, conditions},
 };
 use crate::{
@@ -153,6 +154,13 @@ struct Resolving<'a> {
     statuses: Vec<RouteStatus>,
 }
 
+/// A route, and the ports on which it stands.
+struct Taken<'a> {
+    route: &'a RouteRef<'a>,
+    draft: &'a Draft,
+    ports: BTreeSet<u16>,
+}
+
 #[derive(Default)]
 struct Port {
     http: Vec<(Rank, HttpEntry)>,
@@ -185,9 +193,10 @@ impl Resolving<'_> {
         let ports: BTreeSet<u16> = found.iter().flatten().flatten().copied().collect();
         let mut findings = Findings::default();
         if !ports.is_empty() {
+            let taken = Taken { route, draft: &draft, ports };
             let lost = match layer {
-                Layer::Requests => self.add_requests(age, route, &draft, &ports, &mut findings),
-                Layer::Connections => self.add_connections(route, &draft, &ports, &mut findings),
+                Layer::Requests => self.add_requests(age, &taken, &mut findings),
+                Layer::Connections => self.add_connections(&taken, &mut findings),
             };
             for ports in &mut found {
                 if let Some(problem) = ports.as_ref().ok().and_then(|ports| lost_all(ports, &lost)) {
@@ -243,28 +252,20 @@ impl Resolving<'_> {
     }
 
     /// The ports that have no room for it, and why.
-    fn add_requests(
-        &mut self,
-        age: usize,
-        route: &RouteRef<'_>,
-        draft: &Draft,
-        ports: &BTreeSet<u16>,
-        findings: &mut Findings,
-    ) -> BTreeMap<u16, Problem> {
-        let is_grpc = matches!(route.route, AnyRoute::Grpc(_));
+    fn add_requests(&mut self, age: usize, taken: &Taken<'_>, findings: &mut Findings) -> BTreeMap<u16, Problem> {
+        let route = taken.route;
         let asking = self.asking(route);
-        let rules: Vec<(Vec<HttpMatch>, Arc<HttpRule>)> = draft
+        let rules: Vec<(Vec<HttpMatch>, Arc<HttpRule>)> = taken
+            .draft
             .rules
             .iter()
             .enumerate()
-            .map(|(index, rule)| {
-                rules::http(rule, origin(route, index, rule.name.as_deref()), is_grpc, &asking, findings)
-            })
+            .map(|(index, rule)| rules::http(rule, origin(route, index, rule.name.as_deref()), &asking, findings))
             .collect();
         let is_of_clients = *route.key.namespace != *self.parent.object.namespace;
         let matches: usize = rules.iter().map(|(matches, _)| matches.len()).sum();
         let mut lost = BTreeMap::new();
-        for number in ports {
+        for number in &taken.ports {
             let port = self.ports.entry(*number).or_default();
             if port.http.len() + matches > MAX_ENTRIES {
                 let text =
@@ -287,14 +288,9 @@ impl Resolving<'_> {
     }
 
     /// The ports that an older route has already, and which.
-    fn add_connections(
-        &mut self,
-        route: &RouteRef<'_>,
-        draft: &Draft,
-        ports: &BTreeSet<u16>,
-        findings: &mut Findings,
-    ) -> BTreeMap<u16, Problem> {
-        let mut rules = draft.rules.iter().enumerate();
+    fn add_connections(&mut self, taken: &Taken<'_>, findings: &mut Findings) -> BTreeMap<u16, Problem> {
+        let route = taken.route;
+        let mut rules = taken.draft.rules.iter().enumerate();
         let Some((index, rule)) = rules.next() else { return BTreeMap::new() };
         let asking = self.asking(route);
         let rule = Arc::new(rules::tcp(rule, origin(route, index, rule.name.as_deref()), &asking, findings));
@@ -305,7 +301,7 @@ impl Resolving<'_> {
             ));
         }
         let mut lost = BTreeMap::new();
-        for number in ports {
+        for number in &taken.ports {
             let port = self.ports.entry(*number).or_default();
             match &port.tcp {
                 Some(other) => {
@@ -318,13 +314,19 @@ impl Resolving<'_> {
         lost
     }
 
-    fn finish(self) -> (BTreeMap<u16, PortRules>, Vec<RouteStatus>) {
-        let sorted = |mut port: Port| {
+    fn finish(mut self) -> (BTreeMap<u16, PortRules>, Vec<RouteStatus>) {
+        let mut shadows = Shadows::default();
+        let mut found = BTreeMap::new();
+        for (number, mut port) in self.ports {
             port.http.sort_by_key(|(rank, _)| *rank);
-            PortRules { http: port.http.into_iter().map(|(_, entry)| entry).collect(), tcp: port.tcp }
-        };
-        let ports = self.ports.into_iter().map(|(number, port)| (number, sorted(port)));
-        (ports.filter(|(_, rules)| *rules != PortRules::default()).collect(), self.statuses)
+            let http: Vec<HttpEntry> = port.http.into_iter().map(|(_, entry)| entry).collect();
+            shadows.note(&http);
+            if !http.is_empty() || port.tcp.is_some() {
+                found.insert(number, PortRules { http, tcp: port.tcp });
+            }
+        }
+        shadows.tell(&mut self.statuses);
+        (found, self.statuses)
     }
 }
 

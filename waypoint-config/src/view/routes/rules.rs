@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One rule of a route: what its author wrote -> what is done. A rule that cannot be carried out keeps its matches and answers 500.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     backends::Asking,
@@ -25,19 +26,18 @@ const MAX_CODES: usize = 64;
 pub(super) fn http(
     draft: &DraftRule,
     origin: Origin,
-    is_grpc: bool,
     asking: &Asking<'_>,
     findings: &mut Findings,
 ) -> (Vec<HttpMatch>, Arc<HttpRule>) {
     let (matches, wrong) = matches::read(&draft.matches);
     let before = findings.problems.len();
     findings.problems.extend(wrong.into_iter().map(|text| Problem::new(Reason::UnsupportedValue, text)));
-    let rule = match carried_out(draft, &origin, is_grpc, &matches, asking, &mut findings.problems) {
+    let rule = match carried_out(draft, &origin, &matches, asking, &mut findings.problems) {
         Ok(rule) => rule,
         Err(problem) => {
             let broken = Some(problem.text.clone());
             findings.problems.push(problem);
-            HttpRule { broken, ..empty(origin.clone(), is_grpc) }
+            HttpRule { broken, ..empty(origin.clone(), asking.is_grpc()) }
         }
     };
     let place = place(&origin);
@@ -91,7 +91,6 @@ fn empty(origin: Origin, is_grpc: bool) -> HttpRule {
 fn carried_out(
     draft: &DraftRule,
     origin: &Origin,
-    is_grpc: bool,
     matches: &[HttpMatch],
     asking: &Asking<'_>,
     problems: &mut Vec<Problem>,
@@ -120,7 +119,7 @@ fn carried_out(
         backend_timeout,
         retry: draft.retry.as_ref().map(retry).transpose()?,
         backends,
-        ..empty(origin.clone(), is_grpc)
+        ..empty(origin.clone(), asking.is_grpc())
     })
 }
 

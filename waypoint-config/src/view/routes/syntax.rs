@@ -2,7 +2,8 @@
 //! What may stand in a header, a path, a host name and a duration: what the API server's checks say, because a directory of YAML has no API server.
 //! Called while routes are read; every `Err` is a text for the route's author.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
+use std::time::Duration;
 
 use crate::api::is_dns_subdomain;
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Who goes through which waypoint, question by question.
+
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -9,6 +11,7 @@ fn waypoint(namespace: &str, name: &str, traffic: TrafficType, admits: Admits) -
     Waypoint {
         name: Name::new(namespace, name),
         class: "istio-waypoint".into(),
+        is_ours: true,
         traffic,
         hostname: None,
         addresses: vec!["10.0.0.1".parse().unwrap()],

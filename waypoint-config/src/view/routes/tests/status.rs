@@ -178,3 +178,17 @@ fn parents_and_backends_can_be_asked_for() {
     assert!(short(&orphaned[0]).starts_with("Accepted=False/NoMatchingParent"));
     assert!(reference.orphaned(&|_, _| true).is_empty());
 }
+
+#[test]
+fn a_route_that_is_never_reached_is_told_so() {
+    let rules = "[{matches: [{path: {value: /a}}, {path: {value: /b}}]}]";
+    let other = document("HTTPRoute", "shop", "z", "[{matches: [{path: {value: /b/}}, {path: {value: /c}}]}]");
+    let theirs = document("HTTPRoute", "client", "theirs", rules);
+    let (_, statuses) = resolved(&[http(rules), other, theirs].join("\n---\n"));
+    let told = |name: &str| {
+        let status = statuses.iter().find(|status| &*status.route.name == name).unwrap();
+        status.conditions[0].message.clone()
+    };
+    assert!(told("z").contains("1 of its matches") && told("z").contains("shop/route"), "{}", told("z"));
+    assert!(!told("route").contains("never") && !told("theirs").contains("never"));
+}

@@ -162,8 +162,11 @@ const EVERYTHING: &str = r#"
 #[test]
 fn every_attribute_of_every_action() {
     let (mut serving, name) = one_service();
-    let settings =
-        Settings { authorizers: authorizers(), access_log: Some("/dev/stdout".into()), ..Settings::default() };
+    let settings = Settings {
+        authorizers: authorizers("authz.example.com"),
+        access_log: Some("/dev/stdout".into()),
+        ..Settings::default()
+    };
     serving.settings = Arc::new(settings);
     for action in ["ALLOW", "DENY", "AUDIT"] {
         let text = EVERYTHING.replace("ACTION", action);
@@ -177,9 +180,9 @@ fn every_attribute_of_every_action() {
     }
 }
 
-fn authorizers() -> BTreeMap<String, Authorizer> {
+pub(crate) fn authorizers(host: &str) -> BTreeMap<String, Authorizer> {
     let of = |speaks: AuthorizerProtocol| Authorizer {
-        upstream: Upstream { host: "authz.example.com".into(), port: 9000 },
+        upstream: Upstream { host: host.into(), port: 9000 },
         speaks,
         timeout: Duration::from_secs(600),
         fail_open: false,
@@ -199,7 +202,7 @@ fn authorizers() -> BTreeMap<String, Authorizer> {
 #[test]
 fn an_authorizer_that_cannot_be_asked_means_that_everything_is_refused() {
     let (mut serving, _) = one_service();
-    serving.settings = Arc::new(Settings { authorizers: authorizers(), ..Settings::default() });
+    serving.settings = Arc::new(Settings { authorizers: authorizers("authz.example.com"), ..Settings::default() });
     for provider in ["none", "http", "odd"] {
         let text = format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}");
         serving.access.authorization = vec![authorization("custom", &text)];
