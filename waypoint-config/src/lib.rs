@@ -13,6 +13,7 @@ pub mod ambient;
 pub mod envoy;
 
 pub mod shown;
+
 pub mod fleet;
 
 pub mod line;

@@ -147,8 +147,7 @@ fn ruling(store: &Store, snapshot: &Snapshot, key: &Name, service: &Service) -> 
         None => (ParentKind::Service, Kind::Service),
         Some(_) => (ParentKind::ServiceEntry, Kind::ServiceEntry),
     };
-    let routes: Vec<RouteRef<'_>> =
-        store.routes_of(of, &object.namespace, &object.name).filter_map(|object| route(object)).collect();
+    let routes: Vec<RouteRef<'_>> = store.routes_of(of, &object.namespace, &object.name).filter_map(route).collect();
     if routes.is_empty() {
         return Ruling::default();
     }

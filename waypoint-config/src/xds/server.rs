@@ -128,6 +128,7 @@ impl DiscoveryService {
                     let status = match &error {
                         // It may come: a proxy can be up before its Gateway has an address.
                         ClaimError::NoGateway(_) => Status::unavailable(error.to_string()),
+                        ClaimError::NotOurs(_) => Status::failed_precondition(error.to_string()),
                         ClaimError::NotYours { .. } => Status::permission_denied(error.to_string()),
                     };
                     refused(&error, status)

@@ -171,7 +171,7 @@ impl Session {
             }
             watch.known.extend(entries.iter().map(|entry| (Arc::clone(&entry.name), Arc::clone(&entry.version))));
             version = match catalog.is_whole() {
-                true => hash(watch.known.iter().map(|(name, version)| (name, version)).collect()),
+                true => hash(watch.known.iter().collect()),
                 false => watch.version(catalog),
             };
         }

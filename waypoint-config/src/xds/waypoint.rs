@@ -20,6 +20,9 @@ pub(super) enum ClaimError {
     /// There is none of that name.
     #[error("there is no Gateway {0} with an address: see its spec.addresses and status.addresses")]
     NoGateway(Name),
+    /// Somebody else configures its class.
+    #[error("Gateway {0} is of a class that this control plane does not configure: see its spec.gatewayClassName")]
+    NotOurs(Name),
     /// It is somebody else's.
     #[error(
         "no pod of Gateway {waypoint} runs as {caller}: see the label gateway.networking.k8s.io/gateway-name and the service account of its pods"
@@ -39,6 +42,9 @@ pub(super) fn claim(node: &Node, caller: &Identity, snapshot: &Snapshot) -> Resu
     let Some(found) = snapshot.waypoints.get(&waypoint) else { return Err(ClaimError::NoGateway(waypoint)) };
     if !found.identities.contains(caller) {
         return Err(ClaimError::NotYours { waypoint, caller: caller.clone() });
+    }
+    if !found.is_ours {
+        return Err(ClaimError::NotOurs(waypoint));
     }
     Ok(fleet::Key { waypoint, profile: profile(node) })
 }
@@ -96,6 +102,7 @@ mod tests {
             let waypoint = Waypoint {
                 name: Name::new(namespace, name),
                 class: "istio-waypoint".into(),
+                is_ours: true,
                 traffic: TrafficType::Service,
                 hostname: None,
                 addresses: Vec::new(),
