@@ -54,6 +54,7 @@ const PACKAGES: &[Package] = &[
             &["control", "xds", "ca", "check"],
             &["caller"],
             &["line"],
+            &["fleet"],
             &["ambient", "envoy"],
             &["view"],
             &["source"],

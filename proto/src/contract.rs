@@ -166,8 +166,10 @@ pub mod node_metadata {
     pub const NETWORK: &str = "NETWORK";
     /// What version it stands for.
     pub const ISTIO_VERSION: &str = "ISTIO_VERSION";
-    /// Its labels.
+    /// Its labels, a structure.
     pub const LABELS: &str = "LABELS";
+    /// Of a waypoint: its Gateway, where its labels do not tell. Ours.
+    pub const GATEWAY_NAME: &str = "GATEWAY_NAME";
     /// Of a waypoint whose certificate stands in a file, our own launcher's: the file of the secret [`CERTIFICATE`](super::secret::CERTIFICATE). Istio's
     /// agent says none and serves secrets on a socket.
     pub const CERTIFICATE_FILE: &str = "LATEEN_CERTIFICATE_FILE";

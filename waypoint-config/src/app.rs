@@ -22,7 +22,9 @@ use crate::ambient::{Resources, Type};
 use crate::ca::{Authority, CaMetrics, CertificateService, IssueError, KeyError, ServiceOptions};
 use crate::caller::{Authenticator, KeySet};
 use crate::config::Config;
-use crate::line::{self, Published};
+use crate::envoy;
+use crate::fleet::{self, Rendered, Waypoints};
+use crate::line::{self, Feedback, Published, Refusal};
 use crate::listener::{self, Serving, TlsError};
 use crate::source::Batch;
 use crate::view::Mesh;
@@ -100,7 +102,8 @@ impl App {
         let serving = serving(config, &authority, &tasks, &drain)?;
         let acceptor = listener::tls(serving, authority.roots())?;
         let (publish, published) = watch::channel(Published::default());
-        tasks.spawn_background("line", line::run(mesh(config), batches, publish));
+        let feedback = Feedback::default();
+        tasks.spawn_background("line", line::run(mesh(config), batches, feedback.clone(), publish));
         open_when_synced(&tasks, &readiness, published.clone());
 
         let listen = |source| StartError::Listen { address: config.listen, source };
@@ -115,7 +118,7 @@ impl App {
             KeySet::new(config.key_set()),
         ));
         let discovery = DiscoveryService::new(
-            published.clone(),
+            (published.clone(), feedback.clone()),
             Arc::clone(&authenticator),
             tasks.clone(),
             drain.clone(),
@@ -156,7 +159,7 @@ impl App {
             config,
             registry,
             readiness,
-            published,
+            (published, feedback),
             HttpParts { telemetry, tasks: &tasks, drain: &drain, shutdown: &shutdown },
         )
         .await?;
@@ -248,7 +251,7 @@ async fn serve_http(
     config: &Config,
     registry: Registry,
     readiness: Readiness,
-    published: watch::Receiver<Published>,
+    (published, feedback): (watch::Receiver<Published>, Feedback),
     parts: HttpParts<'_>,
 ) -> Result<(), StartError> {
     let monitoring = Routes::new()
@@ -264,7 +267,7 @@ async fn serve_http(
         .healthz();
     let monitoring = AdminServer::bind("monitoring", &[Listen::Exact(config.monitoring)], monitoring).await?;
     monitoring.serve(parts.tasks, parts.drain);
-    let faults = published.clone();
+    let (faults, waypoints) = (published.clone(), published.clone());
     let admin = Routes::new()
         .index("waypoint-config")
         .logging(parts.telemetry)
@@ -273,6 +276,15 @@ async fn serve_http(
         .pprof()
         .get("/debug/resources", "what node proxies are sent: type, name, version", move |_| {
             let text = listing(&published.borrow().resources);
+            async { Response::text(text) }
+        })
+        .get("/debug/waypoints", "what waypoints are sent: waypoint, type, name, version", move |_| {
+            let text = waypoint_listing(&waypoints.borrow().waypoints);
+            async { Response::text(text) }
+        })
+        .get("/debug/xds", "what clients refuse of what they are sent: client, type, name, reason", move |_| {
+            let line = |one: Refusal| format!("{}\t{}\t{}\t{}\n", one.client, one.type_url, one.resource, one.reason);
+            let text: String = feedback.refusals.all().into_iter().map(line).collect();
             async { Response::text(text) }
         })
         .get("/debug/faults", "what the source could not take in, and why", move |_| {
@@ -289,4 +301,13 @@ fn listing(resources: &Resources) -> String {
         resources.all(kind).map(move |resource| format!("{}\t{}\t{}\n", kind.url(), resource.name, resource.version))
     };
     Type::ALL.into_iter().flat_map(of).collect()
+}
+
+fn waypoint_listing(waypoints: &Waypoints) -> String {
+    let of = |(key, rendered): (&'_ fleet::Key, &'_ Rendered)| -> String {
+        let all =
+            envoy::Type::ALL.into_iter().flat_map(|kind| rendered.resources.all(kind).map(move |one| (kind, one)));
+        all.map(|(kind, one)| format!("{}\t{}\t{}\t{}\n", key.waypoint, kind.url(), one.name, one.version)).collect()
+    };
+    waypoints.iter().map(of).collect()
 }

@@ -10,6 +10,9 @@ pub mod source;
 pub mod view;
 
 pub mod ambient;
+pub mod envoy;
+
+pub mod fleet;
 
 pub mod line;
 

@@ -2,7 +2,10 @@
 //! The one writer: takes batches from a source, moves store, view and resources on, and publishes the result. A line, never a loop: nothing that
 //! reads what is published here writes back. `main` starts [`run`]; the discovery server and the CA read the watch.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -10,16 +13,34 @@ use tracing::{info, warn};
 use crate::{
     ambient::{Renderer, Resources, ztunnel_accepted},
     api::{Key, Kind},
+    fleet::{self, Fleet, Waypoints},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
     view::{Mesh, Snapshot, Touched, View, status::Status},
 };
+
+mod demand;
+mod refusals;
+
+pub use demand::{Demand, Wish};
+pub use refusals::{Complaints, Refusal, Refusals};
+
+/// What comes back from clients. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Feedback {
+    /// What they ask for.
+    pub demand: Demand,
+    /// What they refuse.
+    pub refusals: Refusals,
+}
 
 /// One moment of the mesh. A clone is cheap and never changes.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// What node proxies are sent.
     pub resources: Resources,
+    /// What waypoints are sent.
+    pub waypoints: Waypoints,
     /// Who is there.
     pub snapshot: Snapshot,
     /// What the source could not take in.
@@ -34,7 +55,9 @@ pub struct Line {
     store: Store,
     view: View,
     renderer: Renderer,
+    fleet: Fleet,
     touched: Touched,
+    refused: BTreeMap<Key, Vec<Refusal>>,
 }
 
 impl Line {
@@ -44,7 +67,9 @@ impl Line {
             store: Store::default(),
             view: View::new(mesh),
             renderer: Renderer::default(),
+            fleet: Fleet::default(),
             touched: Touched::default(),
+            refused: BTreeMap::new(),
         }
     }
 
@@ -55,7 +80,34 @@ impl Line {
             self.store.apply(change, &mut dirty);
         }
         self.touched = self.view.refresh(&self.store, &dirty);
+        self.fleet.refresh(&self.store, self.view.snapshot(), &dirty, &self.touched);
         self.renderer.refresh(&self.store, self.view.snapshot(), &self.touched)
+    }
+
+    /// Which waypoints are asked for from now on, and for which kinds of Envoy. Returns whether that is news.
+    pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
+        self.fleet.want(self.view.snapshot(), wanted)
+    }
+
+    /// What clients refuse now; [`Self::status`] tells it to the authors of the objects behind that.
+    pub fn hear(&mut self, refusals: Vec<Refusal>) {
+        self.refused.clear();
+        for refusal in refusals {
+            let Some(waypoint) = &refusal.waypoint else { continue };
+            for key in self.fleet.made_from(waypoint, &refusal.resource) {
+                self.refused.entry(key).or_default().push(refusal.clone());
+            }
+        }
+    }
+
+    /// The objects behind what clients refuse now, and what they say.
+    pub fn refused(&self) -> &BTreeMap<Key, Vec<Refusal>> {
+        &self.refused
+    }
+
+    /// What waypoints are sent.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// What the last changes touched.
@@ -70,6 +122,7 @@ impl Line {
             let notice = self.resources().notice(&format!("{}/{}", key.namespace, key.name));
             status.conditions.extend(ztunnel_accepted(notice));
         }
+        status.conditions.extend(self.refused.get(key).and_then(|refusals| refusals.first()).map(Refusal::condition));
         status
     }
 
@@ -90,9 +143,32 @@ impl Line {
 }
 
 /// Runs until the source ends.
-pub async fn run(mesh: Mesh, mut batches: mpsc::Receiver<Batch>, publish: watch::Sender<Published>) {
+pub async fn run(
+    mesh: Mesh,
+    mut batches: mpsc::Receiver<Batch>,
+    feedback: Feedback,
+    publish: watch::Sender<Published>,
+) {
+    let Feedback { demand, refusals } = feedback;
     let mut line = Line::new(mesh);
-    while let Some(batch) = batches.recv().await {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = batches.recv() => match batch {
+                Some(batch) => batch,
+                None => return,
+            },
+            () = demand.changed() => {
+                if line.want(demand.wanted()) {
+                    publish.send_modify(|published| published.waypoints = line.fleet.waypoints().clone());
+                }
+                continue;
+            }
+            () = refusals.changed() => {
+                line.hear(refusals.all());
+                continue;
+            }
+        };
         let mut changes = batch.changes;
         let (mut faults, mut synced) = (batch.faults, batch.synced);
         // What has queued up meanwhile becomes one generation.
@@ -106,6 +182,7 @@ pub async fn run(mesh: Mesh, mut batches: mpsc::Receiver<Batch>, publish: watch:
         report_notices(&before, line.resources());
         publish.send_replace(Published {
             resources: line.resources().clone(),
+            waypoints: line.fleet.waypoints().clone(),
             snapshot: line.snapshot().clone(),
             faults,
             synced,

@@ -13,6 +13,7 @@ mod model;
 mod owner;
 mod pod;
 mod policy;
+pub mod routes;
 pub mod rule;
 mod scene;
 mod service;

@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use mesh_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
+use super::names::Names;
+use super::order::{Awaited, breaks_last, in_order};
+use super::outstanding::Outstanding;
+
 /// One resource as it is sent. Its version is a hash of its content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -36,6 +40,19 @@ pub trait Catalog {
     fn generation(&self) -> u64;
     /// The primary names that differ from those of an earlier generation; `None` if that was too long ago to tell.
     fn changed_since(&self, generation: u64) -> Option<BTreeSet<Arc<str>>>;
+    /// The version of the one of this primary name.
+    fn version(&self, name: &str) -> Option<Arc<str>> {
+        self.get(name).map(|entry| entry.version)
+    }
+    /// Whether what a whole state leaves out is gone; else it stays as it was. Only the state-of-the-world variant asks.
+    fn is_whole(&self) -> bool {
+        true
+    }
+    /// Type and name of what a client waits for once it has taken this entry, even if it has that already: an Envoy does not use a changed cluster
+    /// before it has been sent its endpoints again.
+    fn awaits(&self, _entry: &Entry) -> Option<(&'static str, String)> {
+        None
+    }
 }
 
 /// What the server holds: a catalog per type URL.
@@ -66,6 +83,7 @@ pub enum Outcome {
 pub struct Session {
     watches: BTreeMap<String, Watch>,
     sent: u64,
+    awaited: Awaited,
 }
 
 /// What a request asks for by name.
@@ -92,47 +110,9 @@ struct Watch {
     /// The generation that was compared last; `None` before the first answer.
     seen: Option<u64>,
     last_nonce: String,
-}
-
-/// Types are pushed in this order; others follow by name. Addresses before the policies that speak of them.
-const ORDER: &[&str] = &[mesh_proto::contract::type_url::ADDRESS, mesh_proto::contract::type_url::AUTHORIZATION];
-
-/// A client that subscribes one by one to more than this is told of further names that they do not exist: it would wait
-/// for ever for an answer that never comes.
-const MAX_NAMES: usize = 100_000;
-/// The same for the bytes of all its names: they stay with us as long as its stream.
-const MAX_NAME_BYTES: usize = 16 << 20;
-
-/// The names a client has asked for one by one, within bounds.
-#[derive(Debug, Default)]
-struct Names {
-    set: BTreeSet<String>,
-    bytes: usize,
-}
-
-impl Names {
-    /// Whether it is among them now.
-    fn insert(&mut self, name: &str) -> bool {
-        if self.set.contains(name) {
-            return true;
-        }
-        let has_room = self.set.len() < MAX_NAMES && self.bytes + name.len() <= MAX_NAME_BYTES;
-        if has_room {
-            self.bytes += name.len();
-            self.set.insert(name.to_owned());
-        }
-        has_room
-    }
-
-    fn remove(&mut self, name: &str) {
-        if self.set.remove(name) {
-            self.bytes -= name.len();
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        self.set.iter().map(String::as_str)
-    }
+    /// That of the first half, when the last push was made of two.
+    half_nonce: Option<String>,
+    outstanding: Outstanding,
 }
 
 impl Session {
@@ -152,6 +132,11 @@ impl Session {
         };
         let first = !self.watches.contains_key(&request.type_url);
         let watch = self.watches.entry(request.type_url.clone()).or_default();
+        let rejected = request.error_detail.as_ref();
+        let is_known = match rejected {
+            Some(error) => watch.outstanding.rejected(&request.response_nonce, &error.message),
+            None => watch.outstanding.acknowledged(&request.response_nonce),
+        };
         if first {
             for (name, version) in &request.initial_resource_versions {
                 watch.known.insert(name.as_str().into(), version.as_str().into());
@@ -162,8 +147,8 @@ impl Session {
             if asked.refused.is_empty() { Outcome::Subscribed } else { Outcome::TooMany(asked.refused.len()) };
         let outcome = if first {
             subscribed
-        } else if request.response_nonce.is_empty() || request.response_nonce == watch.last_nonce {
-            match &request.error_detail {
+        } else if watch.is_current(&request.response_nonce) || (rejected.is_some() && is_known) {
+            match rejected {
                 Some(error) => Outcome::Rejected(error.message.clone()),
                 None if asked.is_empty() => Outcome::Acknowledged,
                 None => subscribed,
@@ -179,16 +164,36 @@ impl Session {
         (outcome, response)
     }
 
-    /// Takes a new generation; gives the responses to send, in order. Types without a difference are left out.
+    /// Takes a new generation; gives the responses to send, in order. Types without a difference are left out. What is new goes before what speaks of
+    /// it, and what is removed after what spoke of it: make before break.
     pub fn handle_generation(&mut self, catalogs: &dyn Catalogs) -> Vec<DeltaDiscoveryResponse> {
-        let mut types: Vec<String> = self.watches.keys().cloned().collect();
-        let rank = |type_url: &String| ORDER.iter().position(|known| known == type_url).unwrap_or(ORDER.len());
-        types.sort_by_key(rank);
-        let push = |type_url: String| {
-            let catalog = catalogs.catalog(&type_url)?;
-            self.push(&type_url, &*catalog, Asked::default())
-        };
-        types.into_iter().filter_map(push).collect()
+        let (mut makes, mut breaks) = (Vec::new(), Vec::new());
+        for type_url in in_order(self.watches.keys()) {
+            let Some(catalog) = catalogs.catalog(&type_url) else { continue };
+            let Some(mut response) = self.push(&type_url, &*catalog, Asked::default()) else { continue };
+            if !breaks_last(&type_url) || response.removed_resources.is_empty() {
+                makes.push(response);
+            } else if response.resources.is_empty() {
+                breaks.push(response);
+            } else {
+                let removed = std::mem::take(&mut response.removed_resources);
+                let half = response.nonce.clone();
+                makes.push(response);
+                breaks.push(self.respond(&type_url, Vec::new(), removed));
+                if let Some(watch) = self.watches.get_mut(&type_url) {
+                    watch.half_nonce = Some(half);
+                }
+            }
+        }
+        makes.extend(breaks.into_iter().rev());
+        makes
+    }
+
+    /// What the client has refused and not taken since: type, name, reason.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, &Arc<str>, &Arc<str>)> {
+        self.watches.iter().flat_map(|(type_url, watch)| {
+            watch.outstanding.refused().map(move |(name, reason)| (type_url.as_str(), name, reason))
+        })
     }
 
     /// All differences of one type. The first answer to a subscription goes out even if it is empty: the client waits
@@ -196,17 +201,23 @@ impl Session {
     fn push(&mut self, type_url: &str, catalog: &dyn Catalog, asked: Asked) -> Option<DeltaDiscoveryResponse> {
         let watch = self.watches.get_mut(type_url)?;
         let recent = watch.seen.filter(|_| watch.wildcard).and_then(|seen| catalog.changed_since(seen));
-        let (changed, mut removed) = match recent {
+        let (mut changed, mut removed) = match recent {
             Some(names) => watch.differences_among(&names, catalog),
             None => watch.differences(catalog),
         };
         let nowhere = |name: &String| !watch.wildcard && catalog.resolve(name).is_empty();
         removed.extend(asked.added.into_iter().filter(nowhere));
         removed.extend(asked.refused);
+        let awaited = self.awaited.take(type_url).into_iter();
+        let awaited =
+            awaited.filter(|name| watch.names.contains(name) && changed.iter().all(|one| *one.name != **name));
+        let awaited: Vec<Entry> = awaited.filter_map(|name| catalog.get(&name)).collect();
+        changed.extend(awaited);
         let first = watch.seen.replace(catalog.generation()).is_none();
         if changed.is_empty() && removed.is_empty() && !first {
             return None;
         }
+        self.awaited.add(catalog, &changed);
         Some(self.respond(type_url, changed, removed.into_iter().collect()))
     }
 
@@ -230,6 +241,9 @@ impl Session {
         let nonce = self.sent.to_string();
         if let Some(watch) = self.watches.get_mut(type_url) {
             watch.last_nonce.clone_from(&nonce);
+            watch.half_nonce = None;
+            let names = entries.iter().map(|entry| Arc::clone(&entry.name)).collect();
+            watch.outstanding.sent(&nonce, names, &removed);
             let named = !watch.wildcard;
             for entry in &entries {
                 watch.known.insert(entry.name.clone(), entry.version.clone());
@@ -252,6 +266,11 @@ impl Session {
 }
 
 impl Watch {
+    /// Whether a nonce is that of the last push.
+    fn is_current(&self, nonce: &str) -> bool {
+        nonce.is_empty() || nonce == self.last_nonce || self.half_nonce.as_deref() == Some(nonce)
+    }
+
     /// Applies the names of a request; gives those newly asked for.
     fn subscribe(&mut self, request: &DeltaDiscoveryRequest, first: bool) -> Asked {
         let subscribe = &request.resource_names_subscribe;

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `AggregatedDiscoveryService`: carries one [`Session`] per stream.
-//!
-//! A stream's task waits for its next request or for a new generation of resources, gives it to the session and sends
-//! what the session answers. A client that reads slowly holds up only itself: generations that pass meanwhile are
-//! taken in one step. One that never reads, and a caller with too many streams, is cut off.
+//! `AggregatedDiscoveryService`: decides who may have a stream and of what, and starts it. A caller with too many streams is cut off.
 
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::Stream;
 use mesh_common::lifecycle::{Drain, Tasks};
 use mesh_common::telemetry::Seldom;
 use mesh_proto::contract::grpc;
@@ -20,18 +15,20 @@ use mesh_proto::discovery::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::delta::{Catalogs as _, Outcome, Session};
-use super::metrics::{TypeLabel, XdsMetrics};
-use super::node::{ClientName, NodeError, check_node};
-use crate::ambient::Resources;
+use super::metrics::XdsMetrics;
+use super::node::{NodeError, check_node};
+use super::scope::Scope;
+use super::stream::{Delta, Said, Stream, Variant, Whole};
+use super::waypoint::{self, ClaimError};
 use crate::caller::{Authenticator, Caller, CallerKey, Peer, Share, Shares};
-use crate::line::Published;
+use crate::line::{Feedback, Published};
 
 /// The service.
 pub struct DiscoveryService {
     published: watch::Receiver<Published>,
+    feedback: Feedback,
     authenticator: Arc<Authenticator>,
     tasks: Tasks,
     drain: Drain,
@@ -45,26 +42,24 @@ pub struct DiscoveryService {
 const MAX_STREAMS: usize = 8;
 /// A client must say who it is in this time.
 const FIRST_REQUEST_PATIENCE: Duration = Duration::from_secs(10);
-/// A client must take a response in this time: what waits for it is a copy of the mesh.
-const SEND_PATIENCE: Duration = Duration::from_secs(120);
 /// What callers can make us say as often as they like.
 static REFUSED: Seldom = Seldom::new(20, Duration::from_secs(10));
-/// The same of one stream.
-const SAY: (u32, Duration) = (10, Duration::from_secs(60));
+/// What a client that is no waypoint and speaks the other variant is told.
+const ONLY_DELTA: &str = "this server speaks the delta variant: call DeltaAggregatedResources";
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Responses<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
 impl DiscoveryService {
     /// A service that sends what is published to callers that `authenticator` knows.
     #[must_use]
     pub fn new(
-        published: watch::Receiver<Published>,
+        (published, feedback): (watch::Receiver<Published>, Feedback),
         authenticator: Arc<Authenticator>,
         tasks: Tasks,
         drain: Drain,
         metrics: XdsMetrics,
     ) -> Self {
-        Self { published, authenticator, tasks, drain, metrics, streams: Shares::new(MAX_STREAMS) }
+        Self { published, feedback, authenticator, tasks, drain, metrics, streams: Shares::new(MAX_STREAMS) }
     }
 
     /// Who calls, and one of the streams it may have.
@@ -94,24 +89,12 @@ impl DiscoveryService {
         let stay = self.streams.take(caller.key(address)).ok_or_else(|| many("discovery streams", MAX_STREAMS))?;
         Ok((caller, stay))
     }
-}
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for DiscoveryService {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
+    /// A stream of either variant.
+    async fn open<V: Variant>(
         &self,
-        _request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("this server speaks the delta variant: call DeltaAggregatedResources"))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        request: Request<Streaming<V::Request>>,
+    ) -> Result<Response<Responses<V::Response>>, Status> {
         let (caller, stay) = self.caller(&request)?;
         if !self.published.borrow().synced {
             return Err(Status::unavailable("not all objects have been read yet; try again"));
@@ -121,28 +104,49 @@ impl AggregatedDiscoveryService for DiscoveryService {
             .await
             .map_err(|_| Status::deadline_exceeded("no first request came"))??
             .ok_or_else(|| Status::invalid_argument("the stream ended before its first request"))?;
-        let client = check_node(first.node.as_ref(), caller.identity()).map_err(|error| {
+        let node = V::node(&first);
+        let refused = |error: &dyn std::fmt::Display, status: Status| {
             self.metrics.refused.inc();
             if let Some(times) = REFUSED.due(Instant::now()) {
                 warn!(%error, times, "a discovery stream was refused");
             }
-            match error {
+            status
+        };
+        let client = check_node(node, caller.identity()).map_err(|error| {
+            let status = match error {
                 NodeError::Missing | NodeError::Form(_) => Status::invalid_argument(error.to_string()),
                 NodeError::NotYours { .. } => Status::permission_denied("the node is not that of the caller"),
-            }
+            };
+            refused(&error, status)
         })?;
+        let scope = match node.filter(|_| waypoint::KINDS.contains(&client.kind.as_str())) {
+            None if !V::SERVES_THE_MESH => return Err(Status::unimplemented(ONLY_DELTA)),
+            None => Scope::Mesh,
+            Some(node) => {
+                let key = waypoint::claim(node, caller.identity(), &self.published.borrow().snapshot);
+                let key = key.map_err(|error| {
+                    let status = match &error {
+                        // It may come: a proxy can be up before its Gateway has an address.
+                        ClaimError::NoGateway(_) => Status::unavailable(error.to_string()),
+                        ClaimError::NotYours { .. } => Status::permission_denied(error.to_string()),
+                    };
+                    refused(&error, status)
+                })?;
+                Scope::Waypoint { wish: self.feedback.demand.wish(key), life: None }
+            }
+        };
         info!(kind = %client.kind, client = %client.name, "discovery stream opened");
         // One response under way: what changes meanwhile is taken together.
         let (responses, sent) = mpsc::channel(1);
-        let stream = DeltaStream {
-            session: Session::default(),
+        let stream = Stream::<V> {
+            session: V::Session::default(),
+            scope,
             published: self.published.clone(),
             requests,
             responses,
             client,
             metrics: self.metrics.clone(),
-            complaints: Seldom::new(SAY.0, SAY.1),
-            _stay: stay,
+            said: Said::new(self.feedback.refusals.open(), stay),
         };
         let drain = self.drain.clone();
         let _ = self.tasks.spawn("discovery stream", async move {
@@ -155,116 +159,22 @@ impl AggregatedDiscoveryService for DiscoveryService {
     }
 }
 
-struct DeltaStream {
-    session: Session,
-    published: watch::Receiver<Published>,
-    requests: Streaming<DeltaDiscoveryRequest>,
-    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-    client: ClientName,
-    metrics: XdsMetrics,
-    complaints: Seldom,
-    _stay: Share<CallerKey>,
-}
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for DiscoveryService {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
 
-impl DeltaStream {
-    async fn run(mut self, first: DeltaDiscoveryRequest) {
-        self.metrics.connected.inc();
-        let reason = self.converse(first).await;
-        self.metrics.connected.dec();
-        info!(client = %self.client.name, reason, "discovery stream ended");
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.open::<Whole>(request).await
     }
 
-    /// Answers with why the stream ended.
-    async fn converse(&mut self, first: DeltaDiscoveryRequest) -> String {
-        let mut request = Some(first);
-        let mut generation = None;
-        loop {
-            let resources = self.published.borrow_and_update().resources.clone();
-            let mut responses = Vec::new();
-            if let Some(request) = request.take() {
-                responses.extend(self.take(&request, &resources));
-            }
-            if generation.replace(resources.generation()) != Some(resources.generation()) {
-                responses.extend(self.session.handle_generation(&resources));
-            }
-            for response in responses {
-                self.metrics.pushes.get_or_create(&TypeLabel::of(&response.type_url, true)).inc();
-                debug!(
-                    client = %self.client.name, type_url = %response.type_url, nonce = %response.nonce,
-                    resources = response.resources.len(), removed = response.removed_resources.len(), "push"
-                );
-                if let Err(reason) = send(&self.responses, response).await {
-                    return reason.to_owned();
-                }
-            }
-            tokio::select! {
-                biased;
-                next = self.requests.message() => match next {
-                    Ok(Some(next)) => request = Some(next),
-                    Ok(None) => return "the client closed it".to_owned(),
-                    Err(status) => return format!("{}: {}", status.code(), status.message()),
-                },
-                changed = self.published.changed() => if changed.is_err() {
-                    return "the control plane ends".to_owned();
-                },
-            }
-        }
-    }
-
-    fn take(&mut self, request: &DeltaDiscoveryRequest, resources: &Resources) -> Option<DeltaDiscoveryResponse> {
-        let (outcome, response) = self.session.handle_request(request, resources);
-        let client = &self.client.name;
-        let type_url = &request.type_url;
-        match outcome {
-            Outcome::Rejected(reason) => {
-                let known = resources.catalog(type_url).is_some();
-                self.metrics.rejects.get_or_create(&TypeLabel::of(type_url, known)).inc();
-                if let Some(times) = self.complaints.due(Instant::now()) {
-                    warn!(%client, %type_url, %reason, times, "the client refused what it was sent; the object named in the reason needs mending");
-                }
-            }
-            Outcome::TooMany(refused) => {
-                if let Some(times) = self.complaints.due(Instant::now()) {
-                    warn!(%client, %type_url, refused, times, "the client asks for more or longer names than a client may; these are answered as if they did not exist");
-                }
-            }
-            Outcome::Stale => _ = self.metrics.stale.inc(),
-            Outcome::UnknownType => debug!(%client, %type_url, "the client asks for a type this server does not have"),
-            Outcome::Subscribed | Outcome::Acknowledged => debug!(%client, %type_url, ?outcome, "request"),
-        }
-        response
-    }
-}
-
-/// Hands a response to a client that may be slow, but not for ever.
-async fn send(
-    responses: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-    response: DeltaDiscoveryResponse,
-) -> Result<(), &'static str> {
-    match tokio::time::timeout(SEND_PATIENCE, responses.send(Ok(response))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err("the client went away"),
-        Err(_) => Err("the client does not read what it is sent"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_may_read_slowly_but_not_never() {
-        let (responses, mut sent) = mpsc::channel(1);
-        assert_eq!(send(&responses, DeltaDiscoveryResponse::default()).await, Ok(()));
-        let slow = async {
-            tokio::time::sleep(SEND_PATIENCE / 2).await;
-            sent.recv().await.unwrap().unwrap();
-        };
-        let (given, ()) = tokio::join!(send(&responses, DeltaDiscoveryResponse::default()), slow);
-        assert_eq!(given, Ok(()));
-        let given = send(&responses, DeltaDiscoveryResponse::default()).await;
-        assert_eq!(given, Err("the client does not read what it is sent"));
-        drop(sent);
-        assert_eq!(send(&responses, DeltaDiscoveryResponse::default()).await, Err("the client went away"));
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.open::<Delta>(request).await
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod waypoint;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -7,6 +7,7 @@ use mesh_proto::discovery::Status;
 use proptest::prelude::*;
 
 use super::*;
+use crate::xds::names::{MAX_NAME_BYTES, MAX_NAMES};
 
 const TYPE: &str = mesh_proto::contract::type_url::ADDRESS;
 
