@@ -173,9 +173,10 @@ pub mod node_metadata {
     pub const LABELS: &str = "LABELS";
     /// Of a waypoint: its Gateway, where its labels do not tell. Ours.
     pub const GATEWAY_NAME: &str = "GATEWAY_NAME";
-    /// Of a waypoint: the file of secret discovery with its certificate, where no agent serves it. Ours.
+    /// Of a waypoint whose certificate stands in a file, our own launcher's: the file of the secret [`CERTIFICATE`](super::secret::CERTIFICATE). Istio's
+    /// agent says none and serves secrets on a socket.
     pub const CERTIFICATE_FILE: &str = "LATEEN_CERTIFICATE_FILE";
-    /// The same for the roots.
+    /// The file of the secret [`ROOTS`](super::secret::ROOTS).
     pub const ROOTS_FILE: &str = "LATEEN_ROOTS_FILE";
 }
 

@@ -41,7 +41,6 @@ pub(super) fn cluster(of: &Bootstrap) -> Value {
         "name": CLUSTER,
         "type": if address { "STATIC" } else { "STRICT_DNS" },
         "connect_timeout": "5s",
-        "respect_dns_ttl": true,
         "load_assignment": { "cluster_name": CLUSTER, "endpoints": [{ "lb_endpoints": [{
             "endpoint": { "address": { "socket_address": { "address": host, "port_value": port } } },
         }] }] },
