@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Envoy as a child process: it never outlives the launcher, and it logs where the launcher logs. Called by `app`.
+
 #![expect(
     unsafe_code,
     reason = "a child asks the kernel to end it with its parent, which has to happen between fork and exec"
 )]
-//! Envoy as a child process: it never outlives the launcher, and it logs where the launcher logs. Called by `app`.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
