@@ -22,7 +22,7 @@ use crate::{
     process::Program,
     programs,
     tokens::{Bearer, ISSUER, Issuer},
-    wait,
+    tools, wait,
     world::World,
 };
 
@@ -140,6 +140,46 @@ impl Mesh {
             .env("LOG_FORMAT", "json")
             .envs(self.settings.iter().map(|(name, value)| (name, value)));
         self.launch(world, &format!("{}-ztunnel", node.name), command)
+    }
+
+    /// Starts the launcher of a waypoint, and with it an Envoy, in a pod that runs and holds nothing else: as a chart would deploy it.
+    pub fn start_waypoint(&mut self, world: &World, path: &str, gateway: &str) -> Result<()> {
+        let pod = world.pod(path)?;
+        let manifest = world.objects.find("Pod", &pod.namespace, &pod.name)?;
+        let account = manifest["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+        let name = format!("{}-{}", pod.namespace, pod.name);
+        let token = self.folder.join(format!("{name}.token"));
+        let bearer = Bearer {
+            namespace: &pod.namespace,
+            service_account: account,
+            pod: &pod.name,
+            uid: &pod.sandbox.uid,
+            node: &pod.node,
+        };
+        fs::write(&token, self.issuer.token(&bearer)?)?;
+        let program = sibling("lateen-waypoint");
+        let mut command = pod.command(&program.to_string_lossy());
+        command
+            .env("GATEWAY_NAME", gateway)
+            .env("POD_NAME", &pod.name)
+            .env("POD_NAMESPACE", &pod.namespace)
+            .env("SERVICE_ACCOUNT", account)
+            .env("INSTANCE_IP", format!("{},{}", pod.v4, pod.v6))
+            .env("NODE_NAME", &pod.node)
+            .env("XDS_ADDRESS", format!("{CONTROL_NAME}:15012"))
+            .env("XDS_ROOT_CA", self.folder.join("ca/root-cert.pem"))
+            .env("AUTH_TOKEN", &token)
+            .env("ENVOY_BIN", tools::ENVOY.find()?)
+            .env("LATEEN_RUN_DIR", "proxy")
+            .env("MINIMUM_DRAIN_DURATION", "1")
+            .env("TERMINATION_DRAIN_DURATION_SECONDS", "10");
+        self.launch(world, &name, command)
+    }
+
+    /// Waits until a waypoint is ready.
+    pub fn waypoint_is_ready(&mut self, world: &World, path: &str) -> Result<()> {
+        let pod = world.pod(path)?;
+        self.wait_for(&format!("{}-{}", pod.namespace, pod.name), || answers(&pod.netns, 15021, "/healthz/ready"))
     }
 
     /// Waits until agent and proxy of a node are ready.
