@@ -280,11 +280,15 @@ impl Family {
         if self == Self::V4 {
             return Possible::Everything;
         }
-        match fs::read_to_string(IPV6_SWITCH) {
-            Ok(text) if text.trim() == "1" => Possible::NoRoute,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Possible::Nothing,
-            Ok(_) | Err(_) => Possible::Everything,
-        }
+        possible_by(fs::read_to_string(IPV6_SWITCH))
+    }
+}
+
+fn possible_by(switch: io::Result<String>) -> Possible {
+    match switch {
+        Ok(text) if text.trim() == "1" => Possible::NoRoute,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Possible::Nothing,
+        Ok(_) | Err(_) => Possible::Everything,
     }
 }
 

@@ -4,6 +4,18 @@
 use super::super::plan::{Options, Plan};
 use super::*;
 
+#[test]
+fn only_what_somebody_else_did_before_us_is_no_error() {
+    let refused = |code| {
+        let source = io::Error::from_raw_os_error(code);
+        Err(RulesError::Refused { what: "add".to_owned(), source, said: None, advice: "" })
+    };
+    assert!(allow(Ok(()), &[libc::EEXIST]).is_ok());
+    assert!(allow(refused(libc::EEXIST), &[libc::ENOENT, libc::EEXIST]).is_ok());
+    assert!(allow(refused(libc::EPERM), &[libc::ENOENT, libc::EEXIST]).is_err());
+    assert!(allow(Err(RulesError::Unsettled), &[libc::EEXIST]).is_err());
+}
+
 fn planned() -> PolicyRoute {
     Plan::new(&Options::default()).policy_route
 }
@@ -48,6 +60,29 @@ fn our_route_is_known_and_any_other_is_not() {
         part.header.destination_prefix_length = 8;
         assert!(!is_local_default(&bytes(&part), &planned, 1));
     }
+}
+
+#[test]
+fn one_part_in_one_family_is_something_left_over() {
+    let without_ipv6 = Plan::new(&Options { ipv6: false, ..Options::default() }).policy_route;
+    let complete = FoundRoutes::complete();
+    assert!(FoundRoutes::default().is_empty());
+    for (rule, route) in [(true, false), (false, true)] {
+        let part = FoundFamily { rule, route, ..FoundFamily::default() };
+        assert!(!FoundRoutes { v4: part, ..FoundRoutes::default() }.is_empty());
+        assert!(!FoundRoutes { v6: part, ..FoundRoutes::default() }.is_empty());
+        let mut differences = Vec::new();
+        FoundRoutes { v6: part, ..complete }.compare(&without_ipv6, &mut differences);
+        assert_eq!(differences, [Difference::UnplannedRoute { family: "IPv6" }]);
+    }
+}
+
+#[test]
+fn only_a_switch_that_is_set_or_not_there_says_what_cannot_be() {
+    assert_eq!(possible_by(Ok("0\n".to_owned())), Possible::Everything);
+    assert_eq!(possible_by(Ok("1\n".to_owned())), Possible::NoRoute);
+    assert_eq!(possible_by(Err(io::ErrorKind::NotFound.into())), Possible::Nothing);
+    assert_eq!(possible_by(Err(io::ErrorKind::PermissionDenied.into())), Possible::Everything);
 }
 
 #[test]
