@@ -34,9 +34,21 @@ fn our_rule_is_known_and_any_other_is_not() {
         let mut other = ours.clone();
         other.header.action = RuleAction::Unreachable;
         assert!(!is_ours(&bytes(&other), &planned));
-        let mut narrower = ours;
-        narrower.attributes.push(RuleAttribute::Iifname("eth0".to_owned()));
-        assert!(!is_ours(&bytes(&narrower), &planned), "it would not catch what comes from elsewhere");
+        let with = |attribute: RuleAttribute| {
+            let mut other = ours.clone();
+            other.attributes.push(attribute);
+            is_ours(&bytes(&other), &planned)
+        };
+        assert!(!with(RuleAttribute::Iifname("eth0".to_owned())), "it would not catch what comes from elsewhere");
+        assert!(!with(RuleAttribute::TunId(7)) && !with(RuleAttribute::SuppressIfGroup(7)));
+        assert!(!with(RuleAttribute::SuppressPrefixLen(0)), "it would pass over our route");
+        assert!(with(RuleAttribute::SuppressPrefixLen(u32::MAX)), "what the kernel says of every rule");
+        let mut other = ours.clone();
+        other.header.flags = RuleFlags::Invert;
+        assert!(!is_ours(&bytes(&other), &planned), "it catches all but what is marked");
+        let mut other = ours;
+        other.header.tos = 8;
+        assert!(!is_ours(&bytes(&other), &planned), "it catches one kind of packet");
     }
     for mark in [Marked { value: 0x112, ..planned.mark }, Marked { mask: 0xffff, ..planned.mark }] {
         assert!(!is_ours(&bytes(&rule(Family::V4, &PolicyRoute { mark, ..planned })), &planned));
@@ -56,9 +68,15 @@ fn our_route_is_known_and_any_other_is_not() {
         let mut unicast = route(family, &planned, 1);
         unicast.header.kind = RouteType::Unicast;
         assert!(!is_local_default(&bytes(&unicast), &planned, 1));
-        let mut part = route(family, &planned, 1);
-        part.header.destination_prefix_length = 8;
-        assert!(!is_local_default(&bytes(&part), &planned, 1));
+        for narrow in [
+            (|header| header.destination_prefix_length = 8) as fn(&mut RouteHeader),
+            |header| header.source_prefix_length = 8,
+            |header| header.tos = 8,
+        ] {
+            let mut part = route(family, &planned, 1);
+            narrow(&mut part.header);
+            assert!(!is_local_default(&bytes(&part), &planned, 1));
+        }
     }
 }
 
