@@ -7,21 +7,20 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv6Addr, TcpListener, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::content;
 
 /// Serves for ever.
 pub(crate) fn serve(port: u16, name: &str) -> Result<()> {
-    let listener =
-        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))?;
+    let listener = listen(port).with_context(|| format!("listen on port {port}"))?;
     loop {
         let (stream, _) = listener.accept()?;
         let name = name.to_owned();
@@ -31,6 +30,16 @@ pub(crate) fn serve(port: u16, name: &str) -> Result<()> {
             }
         });
     }
+}
+
+/// With a queue as long as that of a server that is made for many: connections that were reset stay in it until they are taken out.
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 fn answer(stream: &TcpStream, name: &str) -> Result<()> {

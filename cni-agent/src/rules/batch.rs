@@ -81,3 +81,16 @@ const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
 const HEADER: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_s_length_leaves_its_padding_out() {
+        let written = message(0x0a06, 0x0c04, 3, &[1, 2, 3, 4, 5]);
+        let head =
+            [&21_u32.to_ne_bytes()[..], &0x0a06_u16.to_ne_bytes(), &0x0c05_u16.to_ne_bytes(), &3_u32.to_ne_bytes()];
+        assert_eq!(written, [&head.concat()[..], &[0; 4], &[1, 2, 3, 4, 5, 0, 0, 0]].concat());
+    }
+}

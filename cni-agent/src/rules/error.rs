@@ -109,3 +109,29 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
         _ => "look with `nft list ruleset` and `ip rule` in the pod",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_check_fits_what_the_kernel_said() {
+        for (codes, word) in [
+            (&[libc::EPERM, libc::EACCES][..], "CAP_NET_ADMIN"),
+            (&[libc::ENOENT], "modprobe"),
+            (&[libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT], "needs 5.2"),
+            (&[libc::EEXIST], "another kind"),
+            (&[libc::EBUSY], "refers to it"),
+            (&[libc::ENETDOWN], "loopback interface is down"),
+            (&[libc::ENODEV], "does not exist in the pod"),
+            (&[libc::ENOMEM, libc::ENOBUFS], "short of memory"),
+            (&[libc::EMFILE, libc::ENFILE], "limit"),
+            (&[libc::EINVAL], "`ip rule`"),
+        ] {
+            for code in codes {
+                let said = advice(&io::Error::from_raw_os_error(*code));
+                assert!(said.contains(word), "{code}: {said}");
+            }
+        }
+    }
+}

@@ -345,3 +345,47 @@ const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`: what the kernel sets of itself once a port is named.
 pub(crate) const PORT_IS_GIVEN: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_printed_as_nft_prints_them() {
+        let lo = Interface::Named("lo".to_owned());
+        let mark = Marked { value: 0x539, mask: 0xfff };
+        let mut printed = String::new();
+        for (matches, action) in [
+            (vec![Match::OutInterface(Is::Unequal, lo), Match::Source([10, 0, 0, 1].into())], Action::Redirect(15001)),
+            (vec![Match::InInterface(Interface::Starting("br".to_owned())), Match::OpeningSegment], Action::Return),
+            (vec![Match::PacketMark(Is::Equal, mark)], Action::Jump("there")),
+            (vec![], Action::MarkConnection(mark)),
+            (vec![], Action::RestoreMark),
+            (vec![], Action::ZoneOneWay(0x0101)),
+        ] {
+            printed.push_str(&Line(&lower(&Rule { matches, action })).to_string());
+            printed.push('\n');
+        }
+        let others = [
+            Expression::Load { register: 1, from: Source::Meta(99) },
+            Expression::Load { register: 1, from: Source::Conntrack(98) },
+            Expression::Load { register: 1, from: Source::Payload { base: 0, offset: 1, length: 2 } },
+        ];
+        printed.push_str(&Line(&others).to_string());
+        if cfg!(target_endian = "little") {
+            assert_eq!(printed, PRINTED);
+        }
+    }
+
+    const PRINTED: &str = "\
+[ meta load oifname => reg 1 ] [ cmp neq reg 1 0x6c6f0000000000000000000000000000 ] [ meta load nfproto => reg 1 ] [ cmp eq reg 1 0x02 ] \
+[ payload load 4b @ network header + 12 => reg 1 ] [ cmp eq reg 1 0x0a000001 ] [ counter ] [ immediate reg 1 0x3a99 ] \
+[ redir proto_min reg 1 proto_max reg 1 flags 0x2 ]
+[ meta load iifname => reg 1 ] [ cmp eq reg 1 0x6272 ] [ meta load l4proto => reg 1 ] [ cmp eq reg 1 0x06 ] \
+[ payload load 1b @ transport header + 13 => reg 1 ] [ bitwise reg 1 = ( reg 1 & 0x17 ) ^ 0x00 ] [ cmp eq reg 1 0x02 ] [ counter ] [ return ]
+[ meta load mark => reg 1 ] [ bitwise reg 1 = ( reg 1 & 0xff0f0000 ) ^ 0x00000000 ] [ cmp eq reg 1 0x39050000 ] [ jump -> there ]
+[ counter ] [ ct load mark => reg 1 ] [ bitwise reg 1 = ( reg 1 & 0x00f0ffff ) ^ 0x39050000 ] [ ct set mark with reg 1 ]
+[ counter ] [ ct load mark => reg 1 ] [ meta set mark with reg 1 ]
+[ counter ] [ immediate reg 1 0x0101 ] [ ct set zone with reg 1, dir original ]
+[ meta load key 99 => reg 1 ] [ ct load key 98 => reg 1 ] [ payload load 2b @ base 0 header + 1 => reg 1 ]";
+}

@@ -45,26 +45,7 @@ impl Netlink {
     pub(super) fn transact(&self, batch: Batch) -> Result<(), RulesError> {
         let (bytes, purposes) = batch.finish();
         self.send(&bytes)?;
-        let mut open: Vec<bool> = purposes.iter().enumerate().map(|(index, _)| index > 0).collect();
-        let mut failure: Option<(usize, RulesError)> = None;
-        for answer in self.answers()? {
-            let index = answer.sequence as usize;
-            let Some(waits) = open.get_mut(index) else { continue };
-            *waits = false;
-            // Several parts may be refused, one because of the other: the first is the reason.
-            if let Err(error) = answer.outcome(&purposes[index])
-                && failure.as_ref().is_none_or(|(earlier, _)| index < *earlier)
-            {
-                failure = Some((index, error));
-            }
-        }
-        if let Some((_, error)) = failure {
-            return Err(error);
-        }
-        match open.iter().filter(|waits| **waits).count() {
-            0 => Ok(()),
-            missing => Err(RulesError::Unanswered { missing, sent: purposes.len() }),
-        }
+        settle(&purposes, &self.answers()?)
     }
 
     /// Sends one message and waits for its acknowledgement.
@@ -89,25 +70,7 @@ impl Netlink {
     /// Reads a whole list. `None` when the list changed meanwhile and has to be read again.
     pub(super) fn dump(&self, kind: u16, payload: &[u8], purpose: &str) -> Result<Option<Vec<Answer>>, RulesError> {
         self.send(&message(kind, libc::NLM_F_DUMP as u16, 1, payload))?;
-        let mut found = Vec::new();
-        let mut whole = true;
-        let mut done = false;
-        for answer in self.answers()? {
-            whole &= answer.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
-            match answer.kind {
-                ERROR => answer.outcome(purpose)?,
-                DONE => {
-                    // A dump that broke off says so here.
-                    answer.outcome(purpose)?;
-                    done = true;
-                }
-                _ => found.push(answer),
-            }
-        }
-        if !done {
-            return Err(RulesError::Unanswered { missing: 1, sent: 1 });
-        }
-        Ok(whole.then_some(found))
+        whole(self.answers()?, purpose)
     }
 
     /// Reads a whole list, again and again until it holds still.
@@ -146,6 +109,54 @@ impl Netlink {
             }
         }
     }
+}
+
+/// What became of a transaction, by the answers to its messages.
+fn settle(purposes: &[String], answers: &[Answer]) -> Result<(), RulesError> {
+    // Its begin is not answered.
+    let mut open: Vec<bool> = purposes.iter().enumerate().map(|(index, _)| index > 0).collect();
+    let mut failure: Option<(usize, RulesError)> = None;
+    for answer in answers {
+        let index = answer.sequence as usize;
+        let Some(waits) = open.get_mut(index) else { continue };
+        *waits = false;
+        // Several parts may be refused, one because of the other: the first is the reason.
+        if let Err(error) = answer.outcome(&purposes[index])
+            && failure.as_ref().is_none_or(|(earlier, _)| index < *earlier)
+        {
+            failure = Some((index, error));
+        }
+    }
+    if let Some((_, error)) = failure {
+        return Err(error);
+    }
+    match open.iter().filter(|waits| **waits).count() {
+        0 => Ok(()),
+        missing => Err(RulesError::Unanswered { missing, sent: purposes.len() }),
+    }
+}
+
+/// The list of a dump; `None` when it changed while the kernel went through it.
+fn whole(answers: Vec<Answer>, purpose: &str) -> Result<Option<Vec<Answer>>, RulesError> {
+    let mut found = Vec::new();
+    let mut whole = true;
+    let mut done = false;
+    for answer in answers {
+        whole &= answer.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
+        match answer.kind {
+            ERROR => answer.outcome(purpose)?,
+            DONE => {
+                // A dump that broke off says so here.
+                answer.outcome(purpose)?;
+                done = true;
+            }
+            _ => found.push(answer),
+        }
+    }
+    if !done {
+        return Err(RulesError::Unanswered { missing: 1, sent: 1 });
+    }
+    Ok(whole.then_some(found))
 }
 
 impl Answer {
@@ -224,6 +235,75 @@ mod tests {
         let said = answer.outcome("add chain output").unwrap_err().to_string();
         assert!(said.starts_with("the kernel refused to add chain output: File exists"), "{said}");
         assert!(said.contains("(chain has another type); a chain or table of the same name"), "{said}");
+    }
+
+    fn answer(kind: u16, flags: i32, sequence: u32, code: i32) -> Answer {
+        Answer { kind, flags: flags as u16, sequence, payload: code.to_ne_bytes().to_vec() }
+    }
+
+    #[test]
+    fn a_transaction_has_happened_when_every_message_but_the_begin_is_acknowledged() {
+        let purposes = ["begin", "one", "two"].map(str::to_owned);
+        let acknowledged = |sequences: &[u32]| {
+            let answers: Vec<_> = sequences.iter().map(|sequence| answer(ERROR, 0, *sequence, 0)).collect();
+            settle(&purposes, &answers)
+        };
+        // One with a number nobody gave is not ours.
+        assert!(acknowledged(&[1, 2, 7]).is_ok());
+        for missing in [&[1][..], &[2], &[0, 1]] {
+            let error = acknowledged(missing).unwrap_err();
+            assert!(matches!(error, RulesError::Unanswered { missing: 1, sent: 3 }), "{error}");
+        }
+        assert!(matches!(acknowledged(&[]), Err(RulesError::Unanswered { missing: 2, sent: 3 })));
+    }
+
+    #[test]
+    fn of_several_refusals_the_first_message_s_first_one_is_the_reason() {
+        let purposes = ["begin", "one", "two", "three"].map(str::to_owned);
+        let acknowledged = || answer(ERROR, 0, 1, 0);
+        let refused = |sequence, code: i32| answer(ERROR, 0, sequence, -code);
+        for answers in [
+            [acknowledged(), refused(2, libc::EEXIST), refused(3, libc::ENOENT), refused(2, libc::EBUSY)],
+            [refused(3, libc::ENOENT), acknowledged(), refused(2, libc::EEXIST), refused(2, libc::EBUSY)],
+        ] {
+            let said = settle(&purposes, &answers).unwrap_err().to_string();
+            assert!(said.starts_with("the kernel refused to two: File exists"), "{said}");
+        }
+        // A refusal of the whole bears the number of its begin.
+        let said = settle(&purposes, &[refused(0, libc::EPERM)]).unwrap_err().to_string();
+        assert!(said.starts_with("the kernel refused to begin: Operation not permitted"), "{said}");
+    }
+
+    #[test]
+    fn a_list_that_changed_was_refused_or_broke_off_is_no_list() {
+        const PART: u16 = 99;
+        let (part, done) = (|flags| answer(PART, flags, 1, 5), |flags, code| answer(DONE, flags, 1, code));
+        assert_eq!(whole(vec![part(0), part(0), done(0, 0)], "list").unwrap().map(|list| list.len()), Some(2));
+        for changed in [
+            vec![part(libc::NLM_F_DUMP_INTR), part(0), done(0, 0)],
+            vec![part(0), part(libc::NLM_F_DUMP_INTR), done(0, 0)],
+            vec![part(0), done(libc::NLM_F_DUMP_INTR, 0)],
+        ] {
+            assert!(whole(changed, "list").unwrap().is_none());
+        }
+        assert!(matches!(whole(vec![part(0)], "list"), Err(RulesError::Unanswered { .. })), "the end is missing");
+        for broken in [vec![answer(ERROR, 0, 1, -libc::EPERM), done(0, 0)], vec![part(0), done(0, -libc::EPERM)]] {
+            assert!(matches!(whole(broken, "list"), Err(RulesError::Refused { .. })));
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_own_words_are_found_with_and_without_a_copy_of_the_message() {
+        let words = Attributes::default().text(EXTENDED_TEXT, "why");
+        // The message it is about: by its header alone, or whole and padded.
+        let mut copy = (HEADER as u32 + 6).to_ne_bytes().to_vec();
+        copy.resize(HEADER + 8, 0);
+        let said = |flags: i32, before: &[u8]| answer(ERROR, flags, 1, -1).said(&[before, words.as_bytes()].concat());
+        let why = Some("why".to_owned());
+        assert_eq!(said(libc::NLM_F_ACK_TLVS | libc::NLM_F_CAPPED, &copy[..HEADER]), why);
+        assert_eq!(said(libc::NLM_F_ACK_TLVS, &copy), why);
+        assert_eq!(said(libc::NLM_F_CAPPED, &copy[..HEADER]), None, "there are none");
+        assert_eq!(said(0, &copy), None, "there are none");
     }
 
     proptest! {

@@ -139,4 +139,14 @@ mod tests {
         assert_eq!(ignored.len(), 4);
         assert!(ignored[0].to_string().contains("\"yes\" is neither true nor false"));
     }
+
+    #[test]
+    fn a_name_no_interface_can_have_is_refused() {
+        for name in ["eth0", "a", "fifteen-bytes-x", "...", "br-*", "**"] {
+            assert!(may_name_an_interface(name), "{name}");
+        }
+        for name in [".", "..", "*", "a/b", "a:b", "a\0b", "a b", "a\tb", "sixteen-bytes-xy", "longer-than-fifteen"] {
+            assert!(!may_name_an_interface(name), "{name}");
+        }
+    }
 }

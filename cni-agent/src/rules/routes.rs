@@ -10,7 +10,7 @@ use std::{fs, io};
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
 use nix::net::if_::if_nametoindex;
 
 use super::compare::Difference;
@@ -185,9 +185,13 @@ pub(super) fn is_ours(payload: &[u8], planned: &PolicyRoute) -> bool {
                 | RuleAttribute::SourcePortRange(_)
                 | RuleAttribute::DestinationPortRange(_)
                 | RuleAttribute::UidRange(_)
-        )
+                | RuleAttribute::TunId(_)
+                | RuleAttribute::SuppressIfGroup(_)
+        ) || matches!(attribute, RuleAttribute::SuppressPrefixLen(length) if *length != NOTHING_SUPPRESSED)
     };
     found.header.action == RuleAction::ToTable
+        && !found.header.flags.contains(RuleFlags::Invert)
+        && found.header.tos == 0
         && has(RuleAttribute::Table(planned.table))
         && has(RuleAttribute::FwMark(value))
         && has(RuleAttribute::FwMask(mask))
@@ -200,6 +204,8 @@ pub(super) fn is_local_default(payload: &[u8], planned: &PolicyRoute, loopback: 
     let has = |wanted: RouteAttribute| found.attributes.contains(&wanted);
     found.header.kind == RouteType::Local
         && found.header.destination_prefix_length == 0
+        && found.header.source_prefix_length == 0
+        && found.header.tos == 0
         && has(RouteAttribute::Table(planned.table))
         && has(RouteAttribute::Oif(loopback))
 }
@@ -280,14 +286,20 @@ impl Family {
         if self == Self::V4 {
             return Possible::Everything;
         }
-        match fs::read_to_string(IPV6_SWITCH) {
-            Ok(text) if text.trim() == "1" => Possible::NoRoute,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Possible::Nothing,
-            Ok(_) | Err(_) => Possible::Everything,
-        }
+        possible_by(fs::read_to_string(IPV6_SWITCH))
     }
 }
 
+fn possible_by(switch: io::Result<String>) -> Possible {
+    match switch {
+        Ok(text) if text.trim() == "1" => Possible::NoRoute,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Possible::Nothing,
+        Ok(_) | Err(_) => Possible::Everything,
+    }
+}
+
+/// The kernel always says which prefixes a rule passes over; this stands for none.
+const NOTHING_SUPPRESSED: u32 = u32::MAX;
 const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const NEW_ROUTE: u16 = libc::RTM_NEWROUTE;
 const DELETE_ROUTE: u16 = libc::RTM_DELROUTE;

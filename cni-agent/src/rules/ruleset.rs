@@ -147,3 +147,19 @@ pub(super) const RULE_CHAIN: u16 = 2;
 pub(super) const RULE_HANDLE: u16 = 3;
 pub(super) const RULE_EXPRESSIONS: u16 = 4;
 const GENERATION_ID: u16 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::super::attributes::Attributes;
+    use super::*;
+
+    #[test]
+    fn the_generation_is_the_number_the_kernel_gives() {
+        let told = |kind| {
+            let told = Attributes::default().number(kind, 70_000);
+            generation(&[&[0; 4], told.as_bytes()].concat())
+        };
+        assert_eq!(told(GENERATION_ID).unwrap(), 70_000);
+        assert!(told(GENERATION_ID + 1).is_err());
+    }
+}

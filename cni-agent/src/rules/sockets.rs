@@ -121,6 +121,20 @@ mod tests {
         assert_eq!(counted(8080, 15001, Some(0x111)), (0, 0, 0), "a server on the proxy's port elsewhere");
     }
 
+    #[test]
+    fn all_that_the_proxy_has_counts() {
+        assert_eq!(ProxiedConnections { outbound: 2, inbound: 3, opened: 5 }.total(), 10);
+    }
+
+    #[test]
+    fn only_connections_are_asked_for() {
+        let [time_wait, close, listen] = [6, 7, 10];
+        // From ESTABLISHED to NEW_SYN_RECV.
+        let asked: Vec<u32> = (0..32).filter(|state| OPEN & 1 << state != 0).collect();
+        let states: Vec<u32> = (1..=12).filter(|state| ![time_wait, close, listen].contains(state)).collect();
+        assert_eq!(asked, states);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_end_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {

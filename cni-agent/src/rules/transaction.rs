@@ -147,3 +147,69 @@ const NEW_CHAIN: Command = Command { message: libc::NFT_MSG_NEWCHAIN as u16, fla
 const DELETE_CHAIN: Command = Command { message: libc::NFT_MSG_DELCHAIN as u16, flags: 0 };
 const NEW_RULE: Command = Command { message: libc::NFT_MSG_NEWRULE as u16, flags: CREATE | APPEND };
 const DELETE_RULE: Command = Command { message: libc::NFT_MSG_DELRULE as u16, flags: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::super::foreign::{ForeignChain, ForeignJump};
+    use super::super::plan::DELIVERY_TABLE;
+    use super::super::ruleset::{FoundChain, FoundTable};
+    use super::*;
+
+    const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+
+    fn chain(table: &str, name: &str) -> FoundChain {
+        FoundChain { family: INET, table: table.to_owned(), name: name.to_owned(), base: None }
+    }
+
+    fn istio_s() -> Foreign {
+        let chain =
+            |table: &str| ForeignChain { family: IPV4, table: table.to_owned(), name: "ISTIO_OUTPUT".to_owned() };
+        let (table, from) = ("nat".to_owned(), "OUTPUT".to_owned());
+        Foreign {
+            tables: false,
+            chains: vec![chain("nat"), chain("mangle")],
+            jumps: vec![ForeignJump { family: IPV4, table, chain: from, handle: 9 }],
+        }
+    }
+
+    /// What a transaction does, without its begin.
+    fn purposes(batch: Batch) -> Vec<String> {
+        batch.finish().1.split_off(1)
+    }
+
+    #[test]
+    fn a_release_empties_the_redirects_ours_and_istio_s_and_nothing_else() {
+        let chains = vec![
+            chain(NAT_TABLE, "first-output"),
+            chain(NAT_TABLE, OUTPUT),
+            chain(NAT_TABLE, PREROUTING),
+            chain("istio-ambient-mangle", OUTPUT),
+            chain("theirs", OUTPUT),
+        ];
+        let found = Ruleset { chains, ..Ruleset::default() };
+        let emptied = ["istio-ambient-nat istio-output", "istio-ambient-nat istio-prerouting", "nat ISTIO_OUTPUT"];
+        assert_eq!(purposes(release(&found, Some(&istio_s()))), emptied.map(|chain| format!("empty chain {chain}")));
+        assert!(release(&Ruleset::default(), None).is_empty());
+    }
+
+    #[test]
+    fn a_removal_takes_what_is_there_and_asks_nothing_of_a_clean_pod() {
+        let table = |name: &str| FoundTable { family: INET, name: name.to_owned(), flags: 0 };
+        let tables = vec![table("theirs"), table(DELIVERY_TABLE), FoundTable { family: IPV4, ..table(NAT_TABLE) }];
+        let found = Ruleset { tables, ..Ruleset::default() };
+        assert_eq!(
+            purposes(removal(&found, Some(&istio_s()))),
+            [
+                "make sure of table inet lateen-delivery",
+                "delete table inet lateen-delivery",
+                "delete a jump from nat OUTPUT",
+                "empty chain nat ISTIO_OUTPUT",
+                "empty chain mangle ISTIO_OUTPUT",
+                "delete chain nat ISTIO_OUTPUT",
+                "delete chain mangle ISTIO_OUTPUT",
+            ]
+        );
+        assert!(!removal(&found, None).is_empty());
+        assert!(removal(&Ruleset::default(), None).is_empty());
+    }
+}

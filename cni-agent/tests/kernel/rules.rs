@@ -27,6 +27,7 @@ crate::tests![
     a_pod_without_ipv6_is_complete_without_its_route,
     the_agent_s_own_namespace_is_refused,
     a_loopback_interface_that_is_down_is_named_as_the_cause,
+    a_plan_the_kernel_refuses_leaves_a_clean_pod_clean,
     an_odd_interface_name_matches_exactly_what_is_meant,
     a_namespace_is_opened_by_path_and_known_again,
     a_pod_s_namespace_is_found_by_its_oldest_process_and_its_address,
@@ -206,6 +207,21 @@ fn a_loopback_interface_that_is_down_is_named_as_the_cause() {
     let error = apply(pod.as_fd(), &plan).unwrap_err().to_string();
     assert!(error.contains("loopback interface is down"), "{error}");
     assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::Missing, "nothing half done");
+}
+
+fn a_plan_the_kernel_refuses_leaves_a_clean_pod_clean() {
+    let pod = Pod::bare();
+    // No register holds that much. The routes are written before the kernel sees it.
+    let refused =
+        Plan::new(&Options { virtual_interfaces: vec![format!("{}*", "x".repeat(80))], ..Options::default() });
+    let error = apply(pod.as_fd(), &refused).unwrap_err();
+    assert!(matches!(error, RulesError::Refused { .. }), "{error}");
+    assert_eq!(observe(pod.as_fd(), &Plan::new(&Options::default())).unwrap(), Observed::Missing);
+    // What stood before stays, with its routes.
+    let plan = Plan::new(&Options::default());
+    apply(pod.as_fd(), &plan).unwrap();
+    apply(pod.as_fd(), &refused).unwrap_err();
+    assert_eq!(observe(pod.as_fd(), &plan).unwrap(), Observed::InPlace);
 }
 
 fn an_odd_interface_name_matches_exactly_what_is_meant() {

@@ -83,6 +83,11 @@ fn what_we_never_write_is_kept_and_differs() {
         .number(BITWISE_LEN, 4)
         .number(BITWISE_OP, 1);
     assert!(matches!(element("bitwise", &shift), Expression::Other { .. }));
+    let masks = shift.nested(BITWISE_MASK, &value(&[1; 4])).nested(BITWISE_XOR, &value(&[0; 4]));
+    assert!(matches!(element("bitwise", &masks), Expression::Other { .. }));
+    let written = Attributes::default().number(PAYLOAD_BASE, 2).number(PAYLOAD_OFFSET, 0).number(PAYLOAD_LEN, 2);
+    let written = written.number(PAYLOAD_DREG, 1).number(PAYLOAD_SREG, 1);
+    assert!(matches!(element("payload", &written), Expression::Other { .. }));
     assert!(matches!(
         element("cmp", &Attributes::default().number(CMP_SREG, 1).number(CMP_OP, 2)),
         Expression::Other { .. }

@@ -4,6 +4,18 @@
 use super::super::plan::{Options, Plan};
 use super::*;
 
+#[test]
+fn only_what_somebody_else_did_before_us_is_no_error() {
+    let refused = |code| {
+        let source = io::Error::from_raw_os_error(code);
+        Err(RulesError::Refused { what: "add".to_owned(), source, said: None, advice: "" })
+    };
+    assert!(allow(Ok(()), &[libc::EEXIST]).is_ok());
+    assert!(allow(refused(libc::EEXIST), &[libc::ENOENT, libc::EEXIST]).is_ok());
+    assert!(allow(refused(libc::EPERM), &[libc::ENOENT, libc::EEXIST]).is_err());
+    assert!(allow(Err(RulesError::Unsettled), &[libc::EEXIST]).is_err());
+}
+
 fn planned() -> PolicyRoute {
     Plan::new(&Options::default()).policy_route
 }
@@ -22,9 +34,21 @@ fn our_rule_is_known_and_any_other_is_not() {
         let mut other = ours.clone();
         other.header.action = RuleAction::Unreachable;
         assert!(!is_ours(&bytes(&other), &planned));
-        let mut narrower = ours;
-        narrower.attributes.push(RuleAttribute::Iifname("eth0".to_owned()));
-        assert!(!is_ours(&bytes(&narrower), &planned), "it would not catch what comes from elsewhere");
+        let with = |attribute: RuleAttribute| {
+            let mut other = ours.clone();
+            other.attributes.push(attribute);
+            is_ours(&bytes(&other), &planned)
+        };
+        assert!(!with(RuleAttribute::Iifname("eth0".to_owned())), "it would not catch what comes from elsewhere");
+        assert!(!with(RuleAttribute::TunId(7)) && !with(RuleAttribute::SuppressIfGroup(7)));
+        assert!(!with(RuleAttribute::SuppressPrefixLen(0)), "it would pass over our route");
+        assert!(with(RuleAttribute::SuppressPrefixLen(u32::MAX)), "what the kernel says of every rule");
+        let mut other = ours.clone();
+        other.header.flags = RuleFlags::Invert;
+        assert!(!is_ours(&bytes(&other), &planned), "it catches all but what is marked");
+        let mut other = ours;
+        other.header.tos = 8;
+        assert!(!is_ours(&bytes(&other), &planned), "it catches one kind of packet");
     }
     for mark in [Marked { value: 0x112, ..planned.mark }, Marked { mask: 0xffff, ..planned.mark }] {
         assert!(!is_ours(&bytes(&rule(Family::V4, &PolicyRoute { mark, ..planned })), &planned));
@@ -44,10 +68,39 @@ fn our_route_is_known_and_any_other_is_not() {
         let mut unicast = route(family, &planned, 1);
         unicast.header.kind = RouteType::Unicast;
         assert!(!is_local_default(&bytes(&unicast), &planned, 1));
-        let mut part = route(family, &planned, 1);
-        part.header.destination_prefix_length = 8;
-        assert!(!is_local_default(&bytes(&part), &planned, 1));
+        for narrow in [
+            (|header| header.destination_prefix_length = 8) as fn(&mut RouteHeader),
+            |header| header.source_prefix_length = 8,
+            |header| header.tos = 8,
+        ] {
+            let mut part = route(family, &planned, 1);
+            narrow(&mut part.header);
+            assert!(!is_local_default(&bytes(&part), &planned, 1));
+        }
     }
+}
+
+#[test]
+fn one_part_in_one_family_is_something_left_over() {
+    let without_ipv6 = Plan::new(&Options { ipv6: false, ..Options::default() }).policy_route;
+    let complete = FoundRoutes::complete();
+    assert!(FoundRoutes::default().is_empty());
+    for (rule, route) in [(true, false), (false, true)] {
+        let part = FoundFamily { rule, route, ..FoundFamily::default() };
+        assert!(!FoundRoutes { v4: part, ..FoundRoutes::default() }.is_empty());
+        assert!(!FoundRoutes { v6: part, ..FoundRoutes::default() }.is_empty());
+        let mut differences = Vec::new();
+        FoundRoutes { v6: part, ..complete }.compare(&without_ipv6, &mut differences);
+        assert_eq!(differences, [Difference::UnplannedRoute { family: "IPv6" }]);
+    }
+}
+
+#[test]
+fn only_a_switch_that_is_set_or_not_there_says_what_cannot_be() {
+    assert_eq!(possible_by(Ok("0\n".to_owned())), Possible::Everything);
+    assert_eq!(possible_by(Ok("1\n".to_owned())), Possible::NoRoute);
+    assert_eq!(possible_by(Err(io::ErrorKind::NotFound.into())), Possible::Nothing);
+    assert_eq!(possible_by(Err(io::ErrorKind::PermissionDenied.into())), Possible::Everything);
 }
 
 #[test]
