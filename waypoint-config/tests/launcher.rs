@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -19,8 +20,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
+use waypoint_config::api::{Kind, Object};
 use waypoint_config::app::App;
 use waypoint_config::config::Config;
+use waypoint_config::source::Batch;
+use waypoint_config::store::Change;
 
 fn envoy() -> Option<PathBuf> {
     let named = env::var_os("ENVOY_BIN").map(PathBuf::from);
@@ -89,7 +93,7 @@ fn inside() {
         let mode = fs::metadata(place.dir.path().join("run/secrets").join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
-    assert!(fetch("GET", 15021, "/healthz/ready").is_none_or(|answer| !answer.contains(" 200 ")), "not ready yet");
+    place.until("readiness", || fetch("GET", 15021, "/healthz/ready").is_some_and(|answer| answer.contains(" 200 ")));
     launcher.signal(Signal::SIGTERM);
     assert_eq!(launcher.ended().code(), Some(0));
     assert!(fetch("GET", 15000, "/ready").is_none(), "Envoy is gone");
@@ -116,6 +120,30 @@ fn inside() {
     });
     assert_eq!(launcher.ended().code(), Some(137), "a second wish kills");
     place.shutdown.request("the test is over");
+}
+
+/// The Gateway, and the pod the launcher runs in.
+fn waypoint() -> Vec<Change> {
+    let objects = [
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"namespace": "shop", "name": "waypoint"},
+            "spec": {"gatewayClassName": "istio-waypoint", "addresses": [{"value": "10.95.0.1"}],
+                "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "waypoint-0", "uid": "u",
+                "labels": {"gateway.networking.k8s.io/gateway-name": "waypoint"}},
+            "spec": {"serviceAccountName": "waypoint", "containers": []}, "status": {"podIP": "10.0.0.9"},
+        }),
+    ];
+    let text = |object: &Value, field: &str| object[field].as_str().unwrap().to_owned();
+    let read = |object: Value| {
+        let kind = Kind::of(&text(&object, "apiVersion"), &text(&object, "kind")).unwrap();
+        Change::Put(Object::read(kind, object).unwrap())
+    };
+    objects.into_iter().map(read).collect()
 }
 
 /// A control plane, and what a launcher needs.
@@ -149,6 +177,7 @@ impl Place {
         let telemetry = telemetry::init(&telemetry::Options::default()).unwrap();
         let app = App::start(&config, received, telemetry, Tasks::new(), shutdown.clone()).await.unwrap();
         let address = app.address();
+        batches.send(Batch { changes: waypoint(), faults: Arc::default(), synced: true }).await.unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test is the main here")]
         tokio::spawn(async move {
             app.run().await;
