@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waypoints: a pod with the launcher and a real Envoy, and whatever goes through it.
 
+#[path = "waypoints/policies.rs"]
+mod policies;
 #[path = "waypoints/routes.rs"]
 mod routes;
 
@@ -106,6 +108,8 @@ fn main() -> ExitCode {
         .test("a_request_goes_from_the_clients_node_through_the_waypoint_to_the_servers_node", through)
         .test("a_request_with_a_header_goes_to_another_service_while_a_route_says_so", routes::by_header)
         .test("a_tenth_of_a_thousand_requests_goes_where_a_route_sends_a_tenth", routes::by_weight)
+        .test("a_deny_policy_refuses_a_method_on_a_path_and_no_other_request", policies::deny)
+        .test("an_allow_policy_goes_by_the_clients_own_identity", policies::allow)
         .main()
 }
 
