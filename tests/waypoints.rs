@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waypoints: a pod with the launcher and a real Envoy, and whatever goes through it.
 
+#[path = "waypoints/bytes.rs"]
+mod bytes;
 #[path = "waypoints/policies.rs"]
 mod policies;
 #[path = "waypoints/routes.rs"]
@@ -110,6 +112,8 @@ fn main() -> ExitCode {
         .test("a_tenth_of_a_thousand_requests_goes_where_a_route_sends_a_tenth", routes::by_weight)
         .test("a_deny_policy_refuses_a_method_on_a_path_and_no_other_request", policies::deny)
         .test("an_allow_policy_goes_by_the_clients_own_identity", policies::allow)
+        .test("a_large_answer_with_the_close_right_behind_it_arrives_whole", bytes::large)
+        .test("a_server_that_speaks_first_is_heard_on_a_declared_and_an_undeclared_port", bytes::server_first)
         .main()
 }
 
