@@ -113,6 +113,7 @@ fn main() -> ExitCode {
         .test("a_deny_policy_refuses_a_method_on_a_path_and_no_other_request", policies::deny)
         .test("an_allow_policy_goes_by_the_clients_own_identity", policies::allow)
         .test("a_large_answer_with_the_close_right_behind_it_arrives_whole", bytes::large)
+        .test("bytes_without_http_with_the_close_right_behind_them_arrive_whole", bytes::large_without_http)
         .test("a_server_that_speaks_first_is_heard_on_a_declared_and_an_undeclared_port", bytes::server_first)
         .main()
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::Bed;
 
 /// Twenty of twenty: what was lost here was lost most of the time, not always.
@@ -16,6 +16,16 @@ pub(crate) fn large(bed: &mut Bed) -> Result<()> {
             let said = bed.pod("demo/client")?.run(&line)?;
             ensure!(said.is_good() && said.stdout == "200 300000", "number {number}: {}", said.story());
         }
+    }
+    Ok(())
+}
+
+/// The same for bytes without HTTP, with the digest compared. No more than fit into a stream's window (256 KiB): what is beyond it when the server closes,
+/// Envoy 1.40 drops where it ends the tunnel.
+pub(crate) fn large_without_http(bed: &mut Bed) -> Result<()> {
+    for number in 1..=20 {
+        let said = bed.pod("demo/client")?.run(&["peer", "download", "10.96.0.12:9000", "200000"])?;
+        said.good().with_context(|| format!("number {number}"))?;
     }
     Ok(())
 }
