@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::input::Limits;
+use crate::{envoy::RUNTIME, view::routes::MAX_PROGRAM_SIZE};
 
 /// The overload manager.
 pub(super) fn overload_manager(limits: &Limits) -> Value {
@@ -36,11 +37,14 @@ pub(super) fn overload_manager(limits: &Limits) -> Value {
 
 /// Settings Envoy keeps beside its configuration.
 pub(super) fn layered_runtime() -> Value {
-    let settings = json!({
+    let mut settings = json!({
         // What the control plane lets pass as a regular expression is smaller than this.
-        "re2.max_program_size.error_level": 65_536,
-        "re2.max_program_size.warn_level": 65_536,
+        "re2.max_program_size.error_level": MAX_PROGRAM_SIZE,
+        "re2.max_program_size.warn_level": MAX_PROGRAM_SIZE,
     });
+    for (setting, value) in RUNTIME {
+        settings[setting] = json!(value);
+    }
     json!({ "layers": [
         { "name": "lateen", "static_layer": settings },
         // Changes an operator makes by POST /runtime_modify.
