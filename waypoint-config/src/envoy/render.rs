@@ -86,7 +86,7 @@ impl Renderer {
         let mut services: BTreeSet<&Name> = before.iter().collect();
         if whole {
             services.extend(serving.services.keys().chain(serving.others.keys()));
-            self.chains.retain(|name, _| serving.services.contains_key(name));
+            self.chains.retain(|name, _| serving.services.get(name).is_some_and(|served| !served.is_leaving));
         }
         services.extend(touched.iter().filter_map(|unit| match unit {
             Unit::Service(name) => Some(name),
@@ -157,7 +157,7 @@ impl Renderer {
 
     /// Whether the chains of that service are others than before.
     fn refresh_chains(&mut self, serving: &Serving, name: &Name) -> bool {
-        match serving.services.get(name) {
+        match serving.services.get(name).filter(|served| !served.is_leaving) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
                 let old = self.chains.insert(name.clone(), chains);
@@ -174,7 +174,7 @@ impl Renderer {
             sniffed.add(&chains.sniffed);
         }
         let listeners = [listener::main(serving, &self.profile, main), listener::sniff(serving, sniffed)];
-        listeners.into_iter().map(|one| Resource::new(Type::Listener, &one.name, &one))
+        listeners.into_iter().map(|one| Resource::listener(&one))
     }
 }
 
