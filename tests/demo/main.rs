@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo demo`: the mesh on two nodes of one machine, shown step by step with real programs and a listener on the wire between the nodes.
+//! `cargo demo`: the mesh on two nodes of one machine, shown step by step with real programs: a listener on the wire between the nodes, Envoy as a waypoint.
 //!
 //! Needs no root and leaves nothing behind. Ends with status 0 only if every step held.
 
+mod enrolment;
 mod keep;
 mod report;
 mod story;
+mod visitors;
+mod waypoint;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -19,7 +22,7 @@ use harness::{
 
 use crate::{
     report::Report,
-    story::{STEPS, Story},
+    story::{ACTS, Story},
 };
 
 /// Two nodes, their pods and the mesh between them, shown step by step.
@@ -53,8 +56,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.place.stage == Stage::Outside {
         tools::prepare()?;
+        if let Err(error) = tools::ENVOY.fetch() {
+            eprintln!("{error:#}");
+        }
         println!("Building ztunnel, cni-agent and waypoint-config (the first time takes some minutes) ...");
-        programs::build(&[], true)?;
+        programs::build(&["lateen-waypoint"], true)?;
     }
     match arguments.place.enter("demo")? {
         Entered::Inside => inside(arguments),
@@ -78,7 +84,7 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
 fn tell(world: World, mesh: Mesh, arguments: &Arguments) -> Result<ExitCode> {
     let mut report = Report::new(arguments.verbose, arguments.strict, world.logs());
     let mut story = Story::new(world, mesh);
-    report.play(&mut story, STEPS);
+    report.play(&mut story, ACTS);
     let good = report.close();
     if arguments.keep {
         keep::explain(&story.world, None)?;
