@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         .test("of_equal_matches_in_two_routes_that_of_the_older_one_counts", matching::several_routes)
         .test("a_route_of_a_clients_namespace_holds_for_clients_there_only", matching::of_clients)
         .test("host_names_of_a_route_say_nothing_in_a_mesh", matching::hostnames)
+        .test("a_route_for_one_port_leaves_the_others_alone", matching::one_port)
         .test("headers_are_set_added_and_removed_by_rule_and_by_backend", filters::headers)
         .test("a_redirect_changes_what_it_names", filters::redirects)
         .test("a_rewrite_changes_host_and_path", filters::rewrites)

@@ -96,6 +96,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, request, client):
+        # A client that goes is no news.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client)
+
 
 class Secure(Server):
     def finish_request(self, request, address):
