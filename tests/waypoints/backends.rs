@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use harness::{Bed, wait};
 
-use super::cases::{check, hold, mark, marked, row, with_marked, with_rules};
+use super::cases::{check, hold, http_route, mark, marked, row, with_marked, with_rules};
 
 const OK: &str = "HTTP/1.1 200";
 const FAILED: &str = "HTTP/1.1 500";
@@ -48,7 +48,7 @@ pub(crate) fn invalid(bed: &mut Bed) -> Result<()> {
 /// With the other namespace's word for it.
 pub(crate) fn granted(bed: &mut Bed) -> Result<()> {
     let mark = mark();
-    let route = super::cases::http_route(
+    let route = http_route(
         "demo",
         "case",
         &format!("[{}, {{backendRefs: [{{name: foreign, namespace: clients, port: 80}}]}}]", marked(&mark)),
@@ -118,7 +118,7 @@ pub(crate) fn cleartext_http2(bed: &mut Bed) -> Result<()> {
 pub(crate) fn outside(bed: &mut Bed) -> Result<()> {
     let (of_entry_mark, own) = (mark(), mark());
     let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {namespace: demo, name: outside, labels: {istio.io/use-waypoint: waypoint}}, \
-                  spec: {hosts: [api.example.com], addresses: [240.240.0.1], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}], \
+                  spec: {hosts: [api.example.com, more.example.com], addresses: [240.240.0.1], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}], \
                   workloadSelector: {labels: {app: three}}}}";
     let of_entry = format!(
         "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{namespace: demo, name: entry}}, spec: {{\
@@ -127,16 +127,18 @@ pub(crate) fn outside(bed: &mut Bed) -> Result<()> {
          {{backendRefs: [{{group: networking.istio.io, kind: Hostname, name: api.example.com, port: 80}}]}}]}}}}",
         marked(&of_entry_mark)
     );
-    let to_entry = super::cases::http_route(
-        "demo",
-        "case",
-        &format!(
-            "[{}, {{backendRefs: [{{group: networking.istio.io, kind: Hostname, name: api.example.com, port: 80}}]}}]",
-            marked(&own)
-        ),
+    let by_host =
+        |host: &str| format!("backendRefs: [{{group: networking.istio.io, kind: Hostname, name: {host}, port: 80}}]");
+    let rules = format!(
+        "[{}, {{matches: [{{path: {{value: /more}}}}], {}}}, {{{}}}]",
+        marked(&own),
+        by_host("more.example.com"),
+        by_host("api.example.com")
     );
+    let to_entry = http_route("demo", "case", &rules);
     with_marked(bed, "demo/client", &own, &[entry, &of_entry, &to_entry].join("\n---\n"), |bed| {
         check(bed, "demo/client", &row("/", &[OK, "three through"]))?;
+        check(bed, "demo/client", &row("/more", &[OK, "three through"]))?;
         let direct = |path: &str| -> Result<String> {
             let url = format!("http://240.240.0.1{path}");
             bed.pod("demo/client")?.run(&["curl", "-sS", "-i", "--max-time", "10", &url])?.good()

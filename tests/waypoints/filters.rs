@@ -218,5 +218,21 @@ pub(crate) fn cors(bed: &mut Bed) -> Result<()> {
             // No preflight: an ordinary request with that method.
             row("-X OPTIONS /", &[OK, "one through"]),
         ],
+    )?;
+    let any = "[{filters: [{type: CORS, cors: {allowOrigins: ['*'], allowMethods: ['*'], allowHeaders: ['*']}}], \
+                backendRefs: [{name: web, port: 80}]}]";
+    hold(
+        bed,
+        any,
+        &[row(
+            "-X OPTIONS -H origin:http://any.example:81 -H access-control-request-method:DELETE -H access-control-request-headers:x-a /",
+            &[
+                OK,
+                "access-control-allow-origin: http://any.example:81\r\n",
+                "access-control-allow-methods: DELETE\r\n",
+                "access-control-allow-headers: x-a\r\n",
+                "!credentials",
+            ],
+        )],
     )
 }

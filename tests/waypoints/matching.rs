@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use harness::Bed;
 
-use super::cases::{check, hold, http_route, mark, marked, row, with_marked};
+use super::cases::{check, hold, http_route, mark, marked, row, with_marked, with_objects};
 
 const OK: &str = "HTTP/1.1 200";
 const ONE: &str = "one through";
@@ -178,4 +178,32 @@ pub(crate) fn hostnames(bed: &mut Bed) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// One port of a service has routes, and its neighbour has none. Nothing is declared of either.
+pub(crate) fn one_port(bed: &mut Bed) -> Result<()> {
+    for (port, by_name) in [("port: 80", false), ("sectionName: any", true)] {
+        let yaml =
+            http_route("demo", "port", "[{matches: [{path: {value: /routed}}], backendRefs: [{name: two, port: 80}]}]")
+                .replace("name: web, namespace: demo}", &format!("name: open, namespace: demo, {port}}}"));
+        let answers = |bed: &Bed, wanted: &str| {
+            super::eventually(&format!("an answer with {wanted:?}"), || {
+                let said = super::curl(bed, "demo/client", &["http://open.demo/routed"])?;
+                ensure!(said.contains(wanted), "by name: {by_name}: {said}");
+                Ok(())
+            })
+        };
+        answers(bed, ONE)?;
+        with_objects(bed, &yaml, |bed| {
+            answers(bed, TWO)?;
+            let said = super::curl(bed, "demo/client", &["http://open.demo/other"])?;
+            ensure!(said.trim_end().ends_with("404"), "{said}");
+            let line = ["peer", "grpc", "http://open.demo:90", "test.Echo/Say", "hello"];
+            let said = bed.pod("demo/client")?.run(&line)?.good()?;
+            ensure!(said.starts_with("one "), "{said}");
+            Ok(())
+        })?;
+        answers(bed, ONE)?;
+    }
+    Ok(())
 }
