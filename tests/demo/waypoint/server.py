@@ -28,7 +28,8 @@ class Web(http.server.BaseHTTPRequestHandler):
     do_GET = do_DELETE = do_POST = answer
 
     def log_message(self, *_):
-        print(self.command, self.path, self.headers["host"], flush=True)
+        # At once, for other threads write, too.
+        sys.stdout.write(f"{self.command} {self.path} {self.headers['host']}\n")
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
