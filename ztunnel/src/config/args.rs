@@ -118,7 +118,7 @@ pub struct Args {
     #[arg(long, env = "TLS12_ENABLED", help_heading = "Certificates")]
     pub(super) tls12_enabled: Option<String>,
 
-    /// Data threads: a number, a percentage of the cores, or 0 for all cores.
+    /// Data threads: a number, a percentage of the cores, or 0 for all cores. Default: a quarter of the cores and at least two, but no more than half of them.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", help_heading = "Threads")]
     pub(super) ztunnel_worker_threads: Option<String>,
     /// CPU limit as a Kubernetes quantity: the default number of data threads, and what "all cores" means.
@@ -152,6 +152,9 @@ pub struct Args {
     /// Deliver PROXY-protocol tunnels to the application on loopback.
     #[arg(long, env = "LOCALHOST_APP_TUNNEL", default_value = "true", help_heading = "HBONE")]
     pub(super) localhost_app_tunnel: String,
+    /// Send what an application says at once along with the request for its connection.
+    #[arg(long, env = "LATEEN_EARLY_DATA", default_value = "true", help_heading = "HBONE")]
+    pub(super) lateen_early_data: String,
 
     /// Sockets of all connections together. Default: the limit on open files less a tenth (64 to 1024), which the rest of
     /// the program needs. A pod gets no more of these, of dials and of handshakes than is still free.
