@@ -17,7 +17,10 @@ use crate::{
     fleet::{self, Fleet, Waypoints},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
-    view::{Mesh, Snapshot, Touched, View, status::{Status, WAYPOINT_ACCEPTED}},
+    view::{
+        Mesh, Snapshot, Touched, View,
+        status::{Status, WAYPOINT_ACCEPTED},
+    },
 };
 
 mod demand;
