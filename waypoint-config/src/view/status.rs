@@ -312,7 +312,7 @@ fn of_gateway(scene: &Scene<'_>, object: &Gateway) -> Status {
 /// On objects traffic goes to.
 const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// On policies for waypoints.
-const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 /// The reason of a policy on something no waypoint stands before.
 const NOT_BOUND: &str = "AncestorNotBound";
 
