@@ -11,19 +11,22 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    ambient::{Renderer, Resources, ztunnel_accepted},
-    api::{Key, Kind},
+    ambient::{Renderer, Resources},
+    api::Key,
     fleet::{self, Fleet, Waypoints},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
-    view::{Mesh, Snapshot, Touched, View, status::Status},
+    view::{Mesh, Snapshot, Touched, View},
 };
 
 mod demand;
 mod refusals;
+mod statuses;
+mod told;
 
 pub use demand::{Demand, Wish};
 pub use refusals::{Complaints, Refusal, Refusals};
+pub use statuses::{Statuses, Told};
 
 /// What comes back from clients. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +61,9 @@ pub struct Line {
     fleet: Fleet,
     touched: Touched,
     refused: BTreeMap<Key, Vec<Refusal>>,
+    faults: BTreeMap<Key, Fault>,
+    /// Whose authors may be told something else than last time.
+    judged: BTreeSet<Key>,
 }
 
 impl Line {
@@ -70,6 +76,8 @@ impl Line {
             fleet: Fleet::default(),
             touched: Touched::default(),
             refused: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            judged: BTreeSet::new(),
         }
     }
 
@@ -81,23 +89,28 @@ impl Line {
         }
         self.touched = self.view.refresh(&self.store, &dirty);
         self.fleet.refresh(&self.store, self.view.snapshot(), &dirty, &self.touched);
+        self.judged.extend(self.touched.judged.iter().chain(self.fleet.retold()).cloned());
         self.renderer.refresh(&self.store, self.view.snapshot(), &self.touched)
     }
 
     /// Which waypoints are asked for from now on, and for which kinds of Envoy. Returns whether that is news.
     pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
-        self.fleet.want(self.view.snapshot(), wanted)
+        let news = self.fleet.want(self.view.snapshot(), wanted);
+        self.judged.extend(self.fleet.retold().cloned());
+        news
     }
 
     /// What clients refuse now; [`Self::status`] tells it to the authors of the objects behind that.
     pub fn hear(&mut self, refusals: Vec<Refusal>) {
-        self.refused.clear();
+        let old = std::mem::take(&mut self.refused);
         for refusal in refusals {
             let Some(waypoint) = &refusal.waypoint else { continue };
             for key in self.fleet.made_from(waypoint, &refusal.resource) {
                 self.refused.entry(key).or_default().push(refusal.clone());
             }
         }
+        let differs = |key: &&Key| old.get(*key) != self.refused.get(*key);
+        self.judged.extend(old.keys().chain(self.refused.keys()).filter(differs).cloned());
     }
 
     /// The objects behind what clients refuse now, and what they say.
@@ -113,17 +126,6 @@ impl Line {
     /// What the last changes touched.
     pub fn touched(&self) -> &Touched {
         &self.touched
-    }
-
-    /// What the author of an object is to be told. The conditions of routes ([`Status::parents`]) are left to whoever resolves routes.
-    pub fn status(&self, key: &Key) -> Status {
-        let mut status = Status::of(&self.store, self.view.snapshot(), key);
-        if key.kind == Kind::AuthorizationPolicy && self.store.object(key).is_some() {
-            let notice = self.resources().notice(&format!("{}/{}", key.namespace, key.name));
-            status.conditions.extend(ztunnel_accepted(notice));
-        }
-        status.conditions.extend(self.refused.get(key).and_then(|refusals| refusals.first()).map(Refusal::condition));
-        status
     }
 
     /// All objects.
@@ -148,6 +150,7 @@ pub async fn run(
     mut batches: mpsc::Receiver<Batch>,
     feedback: Feedback,
     publish: watch::Sender<Published>,
+    statuses: Statuses,
 ) {
     let Feedback { demand, refusals } = feedback;
     let mut line = Line::new(mesh);
@@ -161,11 +164,13 @@ pub async fn run(
             () = demand.changed() => {
                 if line.want(demand.wanted()) {
                     publish.send_modify(|published| published.waypoints = line.fleet.waypoints().clone());
+                    statuses.say(line.retold(), false);
                 }
                 continue;
             }
             () = refusals.changed() => {
                 line.hear(refusals.all());
+                statuses.say(line.retold(), false);
                 continue;
             }
         };
@@ -178,6 +183,7 @@ pub async fn run(
         }
         let before = line.resources().clone();
         line.apply(changes);
+        line.fault(&faults);
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
         publish.send_replace(Published {
@@ -187,6 +193,7 @@ pub async fn run(
             faults,
             synced,
         });
+        statuses.say(line.retold(), synced);
     }
 }
 

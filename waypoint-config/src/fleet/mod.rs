@@ -8,5 +8,6 @@ mod rules;
 mod tended;
 mod waypoints;
 
+pub(crate) use rules::route;
 pub use rules::{Ruled, Rules};
 pub use waypoints::{Fleet, Key, Rendered, Waypoints};

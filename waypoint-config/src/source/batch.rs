@@ -3,7 +3,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use crate::{api::Key, store::Change};
+use crate::{
+    api::{Key, ParentRef},
+    store::Change,
+};
 
 /// Changes that belong together, and everything that is wrong at this moment.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,8 @@ pub struct Fault {
     pub path: String,
     /// What is wrong, and what to do.
     pub reason: String,
+    /// Of a route: its parents, as far as they could be read.
+    pub parents: Vec<ParentRef>,
     /// Whether an earlier good state still stands.
     pub stands: bool,
 }

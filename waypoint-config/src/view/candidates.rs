@@ -102,6 +102,7 @@ impl Candidates {
             Object::Gateway(_) => {
                 self.subjects.insert(Subject::Waypoint(Name::new(namespace, name)));
                 self.judge_policies(store, Kind::Gateway, namespace, name);
+                self.judge_routes(store, Kind::Gateway, namespace, name);
             }
             Object::AuthorizationPolicy(policy) => {
                 let wide = namespace == mesh.root_namespace;
