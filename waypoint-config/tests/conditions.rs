@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Objects that are valid YAML and nonsense, in a directory of a running control plane: each gets a condition with reason and message in its own file, what
 //! others are sent stays as it was, and `lateen validate` says the same.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "the test is the main here")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -207,7 +207,7 @@ impl World {
             .flat_map(|kind| rendered.resources.all(kind).map(move |one| (format!("{kind:?}"), one)));
         let of_waypoint = of_waypoint.map(|(kind, one)| ((kind, Arc::clone(&one.name)), Arc::clone(&one.version)));
         let of_nodes = published.resources.all(waypoint_config::ambient::Type::Address);
-        let of_nodes = of_nodes.map(|one| (("address".to_owned(), Arc::clone(&one.name)), one.version.clone().into()));
+        let of_nodes = of_nodes.map(|one| (("address".to_owned(), Arc::clone(&one.name)), Arc::clone(&one.version)));
         // All services of a waypoint share its two internal listeners.
         let is_shared = |name: &str| name == "main_internal" || name == "sniff_internal";
         of_waypoint.chain(of_nodes).filter(|((_, name), _)| !name.contains("odd.shop") && !is_shared(name)).collect()

@@ -130,7 +130,7 @@ fn validate(input: &Input, quiet: bool) -> anyhow::Result<ExitCode> {
     // What cannot be read has a line of its own with its place in a file, and need not be told twice.
     let is_told = |verdict: &Verdict| {
         verdict.condition.kind == "Accepted"
-            && faults.iter().any(|fault| fault.object.as_ref() == Some(&verdict.object))
+            && faults.iter().any(|fault| !fault.observed && fault.object.as_ref() == Some(&verdict.object))
     };
     let verdicts: Vec<Verdict> = preview::verdicts(&line, &faults).into_iter().filter(|one| !is_told(one)).collect();
     let refused = faults.len() + verdicts.iter().filter(|one| one.condition.is_bad()).count();

@@ -2,7 +2,7 @@
 //! What the author of an object is told, put together from all who have something to say: the view, the routes' resolution, the waypoints, the clients that
 //! refuse, and the source that could not read it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Line;
 use crate::{
@@ -44,8 +44,8 @@ impl Line {
 
     /// What the source could not take in, now.
     pub fn fault(&mut self, faults: &[Fault]) {
-        let mut now = std::collections::BTreeMap::new();
-        for fault in faults {
+        let mut now = BTreeMap::new();
+        for fault in faults.iter().filter(|fault| !fault.observed) {
             if let Some(key) = &fault.object {
                 now.entry(key.clone()).or_insert_with(|| fault.clone());
             }

@@ -34,6 +34,8 @@ pub struct Fault {
     pub reason: String,
     /// Of a route: its parents, as far as they could be read.
     pub parents: Vec<ParentRef>,
+    /// Whether it is in what programs observed of the object, and not in the object itself.
+    pub observed: bool,
     /// Whether an earlier good state still stands.
     pub stands: bool,
 }

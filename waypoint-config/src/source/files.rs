@@ -108,6 +108,7 @@ impl Directory {
                 path: String::new(),
                 reason: "is being written; read it again when that is over".to_owned(),
                 parents: Vec::new(),
+                observed: false,
                 stands: false,
             };
             batch.faults = batch.faults.iter().cloned().chain([fault]).collect();
@@ -220,6 +221,7 @@ impl Desk {
             path: String::new(),
             reason: reason.clone(),
             parents: Vec::new(),
+            observed: false,
             stands: true,
         }));
         if changes.is_empty() && faults == self.faults && self.has_told {

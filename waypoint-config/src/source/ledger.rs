@@ -105,6 +105,7 @@ impl Ledger {
                     live.map(|live| live.owner.display().to_string()).unwrap_or_default()
                 ),
                 parents: Vec::new(),
+                observed: false,
                 stands: true,
             })
         });
@@ -185,6 +186,7 @@ fn faults_of<'a>(path: &'a Path, file: &'a File) -> impl Iterator<Item = Fault> 
         path: field.to_owned(),
         reason: reason.to_owned(),
         parents: Vec::new(),
+        observed: file.role == Role::Observations,
         stands,
     };
     let broken =
