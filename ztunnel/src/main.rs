@@ -23,7 +23,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[cfg(feature = "jemalloc")]
 #[expect(unsafe_code, reason = "the allocator takes its settings by the name of a symbol")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 23] = b"background_thread:true\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 48] = b"background_thread:true,max_background_threads:1\0";
 
 fn main() -> ExitCode {
     let args = Args::parse();

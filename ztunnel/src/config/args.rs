@@ -152,6 +152,9 @@ pub struct Args {
     /// Deliver PROXY-protocol tunnels to the application on loopback.
     #[arg(long, env = "LOCALHOST_APP_TUNNEL", default_value = "true", help_heading = "HBONE")]
     pub(super) localhost_app_tunnel: String,
+    /// Send what an application says at once along with the request for its connection.
+    #[arg(long, env = "LATEEN_EARLY_DATA", default_value = "true", help_heading = "HBONE")]
+    pub(super) lateen_early_data: String,
 
     /// Sockets of all connections together. Default: the limit on open files less a tenth (64 to 1024), which the rest of
     /// the program needs. A pod gets no more of these, of dials and of handshakes than is still free.

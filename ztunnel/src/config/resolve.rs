@@ -99,6 +99,8 @@ pub struct Hbone {
     pub response_baggage: bool,
     /// Application tunnels end on loopback.
     pub loopback_app_tunnel: bool,
+    /// `LATEEN_EARLY_DATA`
+    pub early_data: bool,
 }
 
 /// The pod this program runs in.
@@ -206,6 +208,7 @@ impl Config {
             frame_size: self.hbone.frame_size,
             response_baggage: self.hbone.response_baggage,
             loopback_app_tunnel: self.hbone.loopback_app_tunnel,
+            early_data: self.hbone.early_data,
             limits: self.limits,
             deadlines: self.deadlines,
             ..engine::Options::new(self.threads.count(machine_cores), access_log)
@@ -348,6 +351,7 @@ fn hbone(args: &Args, mistakes: &mut Mistakes) -> Hbone {
         frame_size: mistakes.read("HTTP2_FRAME_SIZE", &args.http2_frame_size, frame),
         response_baggage: mistakes.read("ENABLE_RESPONSE_BAGGAGE", &args.enable_response_baggage, value::boolean),
         loopback_app_tunnel: mistakes.read("LOCALHOST_APP_TUNNEL", &args.localhost_app_tunnel, value::boolean),
+        early_data: mistakes.read("LATEEN_EARLY_DATA", &args.lateen_early_data, value::boolean),
     }
 }
 

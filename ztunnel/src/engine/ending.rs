@@ -106,7 +106,7 @@ impl Worker {
         if flow.to_app.source == Source::Ended && matches!(flow.stage, Stage::Open) {
             return self.orphan(key);
         }
-        if !failure.is_retryable() || !self.try_again(key) {
+        if !self.try_again(key, failure) {
             self.end_flow(key, Ending::Failed(failure.clone()));
         }
     }

@@ -207,6 +207,15 @@ impl Failure {
         }
     }
 
+    /// Whether it is certain that the peer has done nothing for the connection.
+    pub(super) fn is_certain(&self) -> bool {
+        match self {
+            Self::NoStream(_) => true,
+            Self::StreamReset(code) => *code == ErrorCode::REFUSED_STREAM,
+            _ => false,
+        }
+    }
+
     /// Whether a connection that has not carried a byte may try once more on another tunnel: the one it was given had gone stale.
     pub(super) fn is_retryable(&self) -> bool {
         match self {

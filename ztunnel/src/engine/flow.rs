@@ -37,6 +37,10 @@ pub(super) struct Flow {
     pub(super) deadline: Option<Instant>,
     /// Bytes in its queues that no stream's account answers for: the pod's own does.
     pub(super) charged: usize,
+    /// Bytes that went out with the request and still lie in the application's socket (see `early`).
+    pub(super) early: u16,
+    /// Whether its first bytes came with the request.
+    pub(super) speaks: bool,
     /// Whether it is in the queue of flows to be moved.
     pub(super) is_queued: bool,
     /// Whether it is among those its tunnel tells when it can be written to again.
@@ -304,6 +308,12 @@ impl Socket {
             }
             Err(error) => self.unread(error),
         }
+    }
+
+    /// Copies what is there and leaves it where it is. Says nothing of whether there is more.
+    pub(super) fn peek(&mut self, room: &mut [u8]) -> usize {
+        // Whatever is wrong with the socket, reading finds it at its time.
+        self.stream.peek(room).unwrap_or(0)
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Wrote {

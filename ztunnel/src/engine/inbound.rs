@@ -20,7 +20,13 @@ use crate::mesh::Snapshot;
 
 impl Worker {
     /// A peer asks for a connection.
-    pub(super) fn requested(&mut self, tunnel_key: Key<Tunnel>, id: StreamId, request: Box<ConnectRequest>) {
+    pub(super) fn requested(
+        &mut self,
+        tunnel_key: Key<Tunnel>,
+        id: StreamId,
+        request: Box<ConnectRequest>,
+        rest: &[u8],
+    ) {
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
         let End::Server { peer, local } = tunnel.end else { return };
         let site = tunnel.site.clone();
@@ -45,10 +51,16 @@ impl Worker {
             story: Story::Early { source: peer, destination: local },
             deadline: None,
             charged: 0,
+            early: 0,
+            speaks: false,
             is_queued: false,
             is_waiting: false,
         });
+        let speaks = tunnel.session().is_some_and(|session| session.connection.data_follows(id, rest));
         tunnel.bind(id, key);
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.speaks = speaks;
+        }
         self.admit_stream(key, request);
     }
 
@@ -169,7 +181,8 @@ impl Worker {
             return self.fail_flow(key, Failure::Refused(refusal));
         }
         flow.stage = Stage::Dialling;
-        let dialled = site.dial_app(delivery.dial, site.source_of(delivery.from));
+        let speaks = flow.speaks || !flow.to_app.queue.is_empty();
+        let dialled = site.dial_app(delivery.dial, site.source_of(delivery.from), speaks);
         let (stream, connected) = match dialled {
             Ok(dialling) => (dialling.stream, dialling.connected),
             Err(error) => return self.fail_flow(key, error.into()),

@@ -113,6 +113,8 @@ impl Worker {
             story: Story::Early { source: peer, destination },
             deadline: None,
             charged: 0,
+            early: 0,
+            speaks: false,
             is_queued: false,
             is_waiting: false,
         });

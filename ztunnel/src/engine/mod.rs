@@ -8,6 +8,7 @@
 pub mod account;
 mod buffers;
 mod command;
+mod early;
 mod ending;
 mod failure;
 mod flow;

@@ -38,6 +38,8 @@ pub struct Options {
     pub response_baggage: bool,
     /// `LOCALHOST_APP_TUNNEL`
     pub loopback_app_tunnel: bool,
+    /// `LATEEN_EARLY_DATA`: whether what an application says at once goes out with the request for its connection.
+    pub early_data: bool,
     /// Deadlines of single steps.
     pub deadlines: Deadlines,
     /// Upper bounds on what peers and applications can make us hold.
@@ -101,6 +103,7 @@ impl Options {
             frame_size: 1 << 20,
             response_baggage: true,
             loopback_app_tunnel: true,
+            early_data: true,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             access_log,

@@ -242,6 +242,7 @@ impl Worker {
                 flow.far = Far::Stream { tunnel: tunnel_key, id };
                 flow.stage = Stage::Asked(hop);
                 self.set_flow_deadline(key, now + self.options.deadlines.answer);
+                self.send_early(key);
                 self.mark_dirty(tunnel_key);
             }
             Err(failure @ Failure::NoStream(NoStream::TooLarge { .. })) => {
@@ -275,12 +276,14 @@ impl Worker {
     }
 
     /// Tries a flow that was not answered yet on another tunnel; answers whether it could.
-    pub(super) fn try_again(&mut self, key: Key<Flow>) -> bool {
+    pub(super) fn try_again(&mut self, key: Key<Flow>, failure: &Failure) -> bool {
         let Some(flow) = self.flows.get_mut(key) else { return false };
         let Stage::Asked(hop) = &flow.stage else { return false };
-        if hop.retries == 0 {
+        // What may have reached an application is not sent to another.
+        if hop.retries == 0 || !failure.is_retryable() || (flow.early > 0 && !failure.is_certain()) {
             return false;
         }
+        flow.early = 0;
         let (site, pool_key) = (flow.site.clone(), hop.key.clone());
         flow.deadline = None;
         if let Far::Stream { tunnel: tunnel_key, id } = std::mem::replace(&mut flow.far, Far::Nothing)

@@ -59,7 +59,7 @@ impl Worker {
         flow.stage = Stage::Dialling;
         flow.deadline = None;
         let dialled = match flow.origin {
-            Origin::Plaintext => site.dial_app(to, from),
+            Origin::Plaintext => site.dial_app(to, from, false),
             Origin::Outbound | Origin::Stream => site.dial(to, from),
         };
         let dialling = match dialled {

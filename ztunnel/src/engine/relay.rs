@@ -37,7 +37,7 @@ impl Worker {
             }
             Event::Reset { stream, code, reason } => self.stream_reset(key, stream, code, reason),
             Event::Answer { stream, answer } => self.answered(key, stream, &answer),
-            Event::Request { stream, request } => self.requested(key, stream, request),
+            Event::Request { stream, request } => self.requested(key, stream, request, rest),
             Event::BadRequest { stream, status, reason } => self.bad_request(key, stream, status, reason),
             Event::GoAway { code } => self.told_to_go_away(key, code),
             Event::Refused { number, code, reason } => self.refused(key, number, code, reason),
@@ -118,6 +118,7 @@ impl Worker {
                 Ok(()) => self.app_connected(key),
                 Err(error) => self.fail_flow(key, Failure::Connect(Arc::new(error))),
             },
+            (Stage::Asked(_), Far::Stream { .. }) if readiness.readable && !readiness.hung_up => self.send_early(key),
             // One that broke while we were looking for its way has no use for it.
             _ if readiness.hung_up && app.stream().connected().is_err() => self.end_flow(key, Ending::Reset),
             _ => {}
@@ -223,23 +224,32 @@ impl Worker {
             self.flush_tunnel(tunnel_key);
             return self.queue_flow(key);
         }
-        let capacity = session.connection.send_capacity(id).min(room - HEADER);
-        if capacity == 0 {
+        // What went out with the request comes first once more, and only what lies behind it is new.
+        let early = usize::from(flow.early);
+        let capacity = session.connection.send_capacity(id).min(room - HEADER - early);
+        if capacity + early == 0 {
             // The core says when there is some again. Whether the application has broken meanwhile epoll says.
             if app.is_broken() {
                 self.end_flow(key, Ending::Reset);
             }
             return;
         }
-        match app.read(&mut frames.room_mut()[HEADER..HEADER + capacity]) {
-            Read::Bytes(count) => {
-                let Some(header) = session.connection.data_header(id, count, false) else {
-                    return self.fail_flow(key, Failure::StreamFault("the window shrank under a frame"));
-                };
-                frames.room_mut()[..HEADER].copy_from_slice(&header);
-                frames.fill(HEADER + count);
-                flow.story.count_to_far(count);
-                if app.is_readable() && count < capacity {
+        match app.read(&mut frames.room_mut()[HEADER..HEADER + early + capacity]) {
+            Read::Bytes(read) => {
+                let known = read.min(early);
+                flow.early -= u16::try_from(known).unwrap_or(flow.early);
+                flow.story.count_to_far(read);
+                let count = read - known;
+                if count > 0 {
+                    let Some(header) = session.connection.data_header(id, count, false) else {
+                        return self.fail_flow(key, Failure::StreamFault("the window shrank under a frame"));
+                    };
+                    let room = frames.room_mut();
+                    room.copy_within(HEADER + known..HEADER + read, HEADER);
+                    room[..HEADER].copy_from_slice(&header);
+                    frames.fill(HEADER + count);
+                }
+                if app.is_readable() && read < early + capacity {
                     // It has announced its end, which is all that can lie behind a short read: both leave in one write.
                     self.mark_dirty(tunnel_key);
                     return self.read_into_tunnel(key, tunnel_key, id);
@@ -296,7 +306,7 @@ impl Worker {
             ResetReason::NotProcessed => Failure::StreamReset(ErrorCode::REFUSED_STREAM),
             _ => Failure::StreamReset(code),
         };
-        if failure.is_retryable() && self.try_again(key) {
+        if self.try_again(key, &failure) {
             return;
         }
         let ending = match (is_open, reason) {
@@ -343,6 +353,6 @@ impl Worker {
 }
 
 /// Size of a frame's header.
-const HEADER: usize = 9;
+pub(super) const HEADER: usize = 9;
 /// Below this the tunnel's buffer is written before anything is added.
-const LEAST_ROOM: usize = 8 * 1024;
+pub(super) const LEAST_ROOM: usize = 8 * 1024;

@@ -112,12 +112,12 @@ impl Site {
 
     /// Starts a connection from inside the pod, as `from` if that is given and allowed.
     pub(super) fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
-        self.start(Dial { to, from, hurry: false })
+        self.start(Dial { to, from, hurry: false, speaks: false })
     }
 
-    /// The same for a connection to the pod's own application.
-    pub(super) fn dial_app(&self, to: SocketAddr, from: Option<IpAddr>) -> Result<Dialling, NetError> {
-        self.start(Dial { to, from, hurry: self.is_paced && self.netns.is_some() })
+    /// The same for a connection to the pod's own application, which hears something at once if it `speaks`.
+    pub(super) fn dial_app(&self, to: SocketAddr, from: Option<IpAddr>, speaks: bool) -> Result<Dialling, NetError> {
+        self.start(Dial { to, from, hurry: self.is_paced && self.netns.is_some(), speaks })
     }
 
     fn start(&self, dial: Dial) -> Result<Dialling, NetError> {

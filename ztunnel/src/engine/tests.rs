@@ -2,6 +2,7 @@
 //! Two engines talk HBONE over loopback: real sockets, real certificates, real threads. Without redirect rules the target of an
 //! outbound connection is told by [`ListenAt::target_without_redirect`].
 
+mod early;
 mod faults;
 mod life;
 mod limits;

@@ -41,6 +41,8 @@ pub(super) struct Tunnel {
     pub(super) is_queued: bool,
     /// The peer has sent its SETTINGS.
     pub(super) is_greeted: bool,
+    /// When bytes came last.
+    pub(super) heard: Option<Instant>,
     /// When the phase has taken too long.
     pub(super) deadline: Option<Instant>,
     /// The earliest alarm that is set.
@@ -87,6 +89,7 @@ impl Tunnel {
             is_dirty: false,
             is_queued: false,
             is_greeted: false,
+            heard: None,
             deadline: None,
             alarm: None,
         }
@@ -172,6 +175,7 @@ impl Worker {
             Read::Broken(error) => Err(Failure::TunnelBroken(Arc::new(error))),
             Read::Bytes(count) => {
                 self.arrived.fill(count);
+                tunnel.heard = Some(self.now);
                 // Replies go out behind whatever is sealed already, in order.
                 session.records.open(&mut self.arrived, &mut self.opened, &mut tunnel.sealed).map_err(Failure::from)
             }

@@ -6,12 +6,12 @@
 use std::ffi::OsString;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mesh_proto::contract::mark::IN_CLIENT_S_NAME;
 use nix::sys::socket::{
-    getsockopt, setsockopt,
+    MsgFlags, getsockopt, recv, setsockopt,
     sockopt::{IpBindAddressNoPort, TcpCongestion},
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
@@ -191,6 +191,11 @@ impl Stream {
         (&self.socket).read(buffer)
     }
 
+    /// Copies what is there and leaves it to be read.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK).map_err(io::Error::from)
+    }
+
     /// Writes what fits.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.socket).write(bytes)
@@ -262,6 +267,8 @@ pub struct Dial {
     pub from: Option<IpAddr>,
     /// Whether the other end is in the same namespace, in which sockets are paced without need: see [`Listener::is_paced`].
     pub hurry: bool,
+    /// Whether the first bytes are there already: the packet that ends the handshake waits for them then, and a packet is saved.
+    pub speaks: bool,
 }
 
 /// A dial that was started.
@@ -300,6 +307,10 @@ impl Dial {
         socket.set_tcp_nodelay(true).map_err(failed("TCP_NODELAY"))?;
         if self.hurry {
             hurry(socket);
+        }
+        if self.speaks {
+            // A kernel that does not take it sends one packet more.
+            let _ = socket.set_tcp_quickack(false);
         }
         if let Some(from) = self.from
             && let Err(error) = spoof(socket, from)

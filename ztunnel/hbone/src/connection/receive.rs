@@ -31,6 +31,11 @@ impl Connection {
         self.input.reader.end_follows(stream.number, input)
     }
 
+    /// Directly after [`Event::Request`], with the input as it was left: whether the first bytes of that stream are in it.
+    pub fn data_follows(&self, stream: StreamId, input: &[u8]) -> bool {
+        self.input.reader.data_follows(stream.number, input)
+    }
+
     fn advance<'i>(&mut self, now: Instant, input: &mut &'i [u8]) -> Result<Option<Event<'i>>, ConnectionError> {
         loop {
             if let Some(event) = self.pending() {

@@ -144,6 +144,16 @@ impl Reader {
         }
     }
 
+    /// Whether a DATA frame of `stream` with something in it comes next in `input`.
+    pub(crate) fn data_follows(&self, stream: u32, input: &[u8]) -> bool {
+        matches!(self.state, State::Header)
+            && self.have == 0
+            && input.first_chunk().is_some_and(|&next| {
+                let head = Head::new(next);
+                head.kind == kind::DATA && head.length > 0 && head.stream == stream
+            })
+    }
+
     /// A reader that expects the client's preface first (`server`), or frames at once.
     pub(crate) fn new(server: bool, max_frame_size: u32, max_block: u32) -> Self {
         Self {

@@ -20,7 +20,7 @@ use crate::tls::test_ca::credential;
 use crate::tls::{Credential, Handshake, Progress};
 
 /// A pod of another node, played by the test: its HBONE port, and an address behind it.
-fn played(world: &World) -> (TcpListener, SocketAddr) {
+pub(super) fn played(world: &World) -> (TcpListener, SocketAddr) {
     let host = world.host(5);
     let yaml = format!(
         "workloads:\n- {{uid: played, name: played, namespace: default, serviceAccount: played, workloadIps: [{host}], protocol: HBONE}}\n"
@@ -30,7 +30,7 @@ fn played(world: &World) -> (TcpListener, SocketAddr) {
 }
 
 /// Serves one stream: its answer, then what comes in capitals.
-fn serve(peer: &mut Peer) {
+pub(super) fn serve(peer: &mut Peer) {
     let Told::Request(stream) = peer.wait(|told| matches!(told, Told::Request(_))) else { unreachable!() };
     peer.answer(stream);
     if let Told::Data(_, bytes) = peer.wait(|told| matches!(told, Told::Data(..))) {

@@ -22,7 +22,7 @@ fn accepted(listener: &Listener) -> (Stream, TcpStream) {
 #[test]
 fn a_dialled_connection_gets_keepalive_when_it_is_asked_for() {
     let listener = listener(PLAIN);
-    let dial = Dial { to: listener.local().unwrap(), from: None, hurry: false };
+    let dial = Dial { to: listener.local().unwrap(), from: None, hurry: false, speaks: false };
     let options = SocketOptions { user_timeout: true, ..SocketOptions::default().at_home() };
     let dialled = dial.start(&options).unwrap().stream;
     assert!(!dialled.socket.keepalive().unwrap());
@@ -32,6 +32,24 @@ fn a_dialled_connection_gets_keepalive_when_it_is_asked_for() {
         (socket.keepalive().unwrap(), socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_retries().unwrap());
     assert_eq!(kept, (true, Duration::from_secs(180), 9));
     assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(180 * 10)));
+}
+
+#[test]
+fn the_end_of_a_handshake_waits_for_bytes_that_are_there() {
+    let waits = || {
+        let listener = listener(PLAIN);
+        let dial = Dial { to: listener.local().unwrap(), from: None, hurry: false, speaks: true };
+        let dialled = dial.start(&SocketOptions::default().at_home()).unwrap();
+        assert!(dialled.connected);
+        let waits = listener.accept().is_err();
+        dialled.stream.write(b"hello").unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let mut heard = [0; 8];
+        assert_eq!(stream.read(&mut heard).unwrap(), 5);
+        waits
+    };
+    // The kernel sends it after 200 ms at the latest, which a busy machine may need to get here.
+    assert!((0..10).any(|_| waits()));
 }
 
 #[test]
@@ -54,8 +72,9 @@ fn connections_between_neighbours_are_not_paced() {
     let near = listener(ListenOptions { near: true, ..PLAIN });
     let (stream, _other) = accepted(&near);
     assert!(!is_paced(&stream.socket));
-    let dialled =
-        Dial { to: near.local().unwrap(), from: None, hurry: true }.start(&SocketOptions::default().at_home()).unwrap();
+    let dialled = Dial { to: near.local().unwrap(), from: None, hurry: true, speaks: false }
+        .start(&SocketOptions::default().at_home())
+        .unwrap();
     assert_eq!(getsockopt(&dialled.stream.socket, TcpCongestion).unwrap(), "reno");
 }
 

@@ -204,6 +204,28 @@ fn an_end_is_foreseen_only_when_all_of_it_has_come() {
 }
 
 #[test]
+fn the_first_bytes_of_a_stream_are_foreseen_behind_its_request() {
+    let request = frame(kind::HEADERS, flag::END_HEADERS, 1, &[0x88]);
+    let foreseen = |next: &[u8]| {
+        let bytes = [request.clone(), next.to_vec()].concat();
+        let (mut reader, mut input) = (reader(), &bytes[..]);
+        while !matches!(reader.next(&mut input).unwrap(), Some(Piece::Headers { .. })) {}
+        reader.data_follows(1, input)
+    };
+    let data = frame(kind::DATA, 0, 1, b"abc");
+    assert!(foreseen(&data) && foreseen(&data[..9]));
+    assert!(!foreseen(&data[..8]), "its header has not come");
+    for other in [
+        frame(kind::DATA, flag::END_STREAM, 1, b""),
+        frame(kind::DATA, 0, 3, b"abc"),
+        frame(kind::HEADERS, 0, 1, b"abc"),
+        Vec::new(),
+    ] {
+        assert!(!foreseen(&other), "{other:?}");
+    }
+}
+
+#[test]
 fn an_absurd_settings_frame_is_refused_by_its_header() {
     let header = &frame(kind::SETTINGS, 0, 0, &[0; 65 * 6])[..9];
     assert_eq!(refused(header), ConnectionError::Flood(crate::flood::Kind::Settings));
