@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result};
 use harness::{
-    Mesh, World, mesh,
+    Mesh, Pod, World, mesh,
     objects::{self, Key},
     process::tail,
     wait,
@@ -56,6 +56,7 @@ pub(crate) fn table(world: &World) -> Result<()> {
         let state = world.objects.redirection(&pod.node, &pod.namespace, &pod.name);
         let wanted = mesh::wants(world, &pod.namespace, &pod.name)?;
         let state = match (state.as_deref(), wanted) {
+            (None, false) if gateway(world, pod)?.is_some() => "waypoint",
             (Some("enabled"), true) => "enrolled",
             (None, false) => "outside",
             (_, true) => "joining",
@@ -73,10 +74,18 @@ pub(crate) fn table(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// The Gateway that a pod says it is a waypoint of.
+fn gateway<'w>(world: &'w World, pod: &Pod) -> Result<Option<&'w str>> {
+    let manifest = world.objects.find("Pod", &pod.namespace, &pod.name)?;
+    Ok(manifest["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"].as_str())
+}
+
 /// A person's directory, as it was applied last.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     applied: BTreeMap<Key, Value>,
+    /// The programs of its waypoints.
+    waypoints: Vec<String>,
 }
 
 impl Directory {
@@ -119,10 +128,37 @@ impl Directory {
         }
         Ok(changed)
     }
+
+    /// Runs a waypoint in every pod that says it is one, and none where the pod is gone.
+    pub(crate) fn waypoints(&mut self, world: &World, mesh: &mut Mesh) -> Result<()> {
+        let mut wanted = BTreeMap::new();
+        for pod in world.pods() {
+            if let Some(gateway) = gateway(world, pod)? {
+                wanted.insert(
+                    format!("{}-{}", pod.namespace, pod.name),
+                    (format!("{}/{}", pod.namespace, pod.name), gateway),
+                );
+            }
+        }
+        for program in std::mem::take(&mut self.waypoints) {
+            if wanted.remove(&program).is_some() {
+                self.waypoints.push(program);
+            } else {
+                // Its network went with its pod.
+                mesh.take(&program)?.kill()?;
+            }
+        }
+        for (program, (path, gateway)) in wanted {
+            mesh.start_waypoint(world, &path, gateway)?;
+            self.waypoints.push(program);
+            mesh.waypoint_is_ready(world, &path)?;
+        }
+        Ok(())
+    }
 }
 
 /// Follows a person's directory until the process is ended, printing the table after every change.
-pub(crate) fn stay(world: &mut World, mesh: &Mesh, mut following: Option<(Directory, &Path)>) -> Result<()> {
+pub(crate) fn stay(world: &mut World, mesh: &mut Mesh, mut following: Option<(Directory, &Path)>) -> Result<()> {
     loop {
         // About three looks a second.
         (0..30).for_each(|_| wait::pause());
@@ -130,7 +166,8 @@ pub(crate) fn stay(world: &mut World, mesh: &Mesh, mut following: Option<(Direct
             match directory.follow(folder, world) {
                 Ok(false) => {}
                 Ok(true) => {
-                    if let Err(error) = mesh.settle(world) {
+                    let settled = directory.waypoints(world, mesh).and_then(|()| mesh.settle(world));
+                    if let Err(error) = settled {
                         println!("  ✗ {error:#}");
                         for program in mesh.programs() {
                             println!("  -- {}\n{}", program.log().display(), tail(program.log(), 4));

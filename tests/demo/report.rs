@@ -19,6 +19,8 @@ pub(crate) struct Report {
     strict: bool,
     logs: PathBuf,
     rows: Vec<Row>,
+    /// How many steps so far.
+    played: usize,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,16 @@ enum Outcome {
     Held,
     Failed,
     LeftOut(String),
+}
+
+/// Steps that belong together.
+pub(crate) struct Act<S: 'static> {
+    /// One line above them.
+    pub(crate) title: &'static str,
+    /// Whether it can be shown on this machine; the error says what is missing.
+    pub(crate) needs: fn() -> Result<()>,
+    /// The steps in order; each counts on those before it.
+    pub(crate) steps: &'static [Step<S>],
 }
 
 /// What one step looks like.
@@ -64,7 +76,7 @@ pub(crate) fn expect(expected: impl Display, seen: impl Display, holds: bool) ->
 
 impl Report {
     pub(crate) fn new(verbose: bool, strict: bool, logs: PathBuf) -> Self {
-        Self { verbose, strict, logs, rows: Vec::new() }
+        Self { verbose, strict, logs, rows: Vec::new(), played: 0 }
     }
 
     /// A finding of the step that runs now.
@@ -81,10 +93,26 @@ impl Report {
         }
     }
 
-    /// Plays the steps until one does not hold.
-    pub(crate) fn play<S>(&mut self, story: &mut S, steps: &[Step<S>]) {
-        for (number, step) in steps.iter().enumerate() {
-            println!("\n {:>2}. {}", number + 1, step.title);
+    /// Plays the acts until a step does not hold.
+    pub(crate) fn play<S>(&mut self, story: &mut S, acts: &[Act<S>]) {
+        let mut failed = false;
+        for act in acts {
+            println!("\n {}", act.title);
+            if failed {
+                self.leave_out(act.title, "not tried".to_owned());
+            } else if let Err(missing) = (act.needs)() {
+                self.leave_out(act.title, format!("{missing:#}"));
+            } else {
+                failed = !self.play_act(story, act);
+            }
+        }
+    }
+
+    /// False if a step did not hold.
+    fn play_act<S>(&mut self, story: &mut S, act: &Act<S>) -> bool {
+        for (number, step) in act.steps.iter().enumerate() {
+            self.played += 1;
+            println!("\n {:>2}. {}", self.played, step.title);
             let _ = std::io::stdout().flush();
             let since = Instant::now();
             let outcome = match (step.act)(story, self) {
@@ -106,13 +134,19 @@ impl Report {
             let failed = outcome == Outcome::Failed;
             self.rows.push(Row { title: step.title, outcome, took });
             if failed {
-                for left in &steps[number + 1..] {
+                for left in &act.steps[number + 1..] {
                     let outcome = Outcome::LeftOut("not tried".to_owned());
                     self.rows.push(Row { title: left.title, outcome, took: Duration::ZERO });
                 }
-                return;
+                return false;
             }
         }
+        true
+    }
+
+    fn leave_out(&mut self, title: &'static str, why: String) {
+        println!("    – left out: {why}");
+        self.rows.push(Row { title, outcome: Outcome::LeftOut(why), took: Duration::ZERO });
     }
 
     fn explain(&mut self, error: &Error, logs: &[&str]) {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The name of the key in its set.
 const KEY_ID: &str = "world";
@@ -46,14 +46,18 @@ impl Issuer {
 
     /// Writes the public key as a JSON Web Key Set.
     pub fn write_key_set(&self, file: &Path) -> Result<()> {
+        std::fs::write(file, self.key_set()?.to_string()).with_context(|| format!("write {}", file.display()))
+    }
+
+    /// The public key as a JSON Web Key Set.
+    pub fn key_set(&self) -> Result<Value> {
         // An uncompressed point: 4, x, y.
         let point = self.key.der_bytes();
         ensure!(point.len() == 65 && point[0] == 4, "not an uncompressed P-256 point");
         let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let set = json!({ "keys": [{
+        Ok(json!({ "keys": [{
             "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": KEY_ID, "x": text(&point[1..33]), "y": text(&point[33..]),
-        }] });
-        std::fs::write(file, set.to_string()).with_context(|| format!("write {}", file.display()))
+        }] }))
     }
 
     /// A token with the claims Kubernetes puts into one that is projected into a pod, for the certificate authority.
@@ -73,7 +77,20 @@ impl Issuer {
                 "serviceaccount": { "name": bearer.service_account, "uid": bearer.service_account },
             },
         });
+        self.encode(&claims)
+    }
+
+    /// A token with these claims that is valid for an hour.
+    pub fn sign(&self, claims: &Value) -> Result<String> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let mut claims = claims.clone();
+        claims["iat"] = json!(now);
+        claims["exp"] = json!(now + 3600);
+        self.encode(&claims)
+    }
+
+    fn encode(&self, claims: &Value) -> Result<String> {
         let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::ES256) };
-        Ok(encode(&header, &claims, &EncodingKey::from_ec_pem(self.key.serialize_pem().as_bytes())?)?)
+        Ok(encode(&header, claims, &EncodingKey::from_ec_pem(self.key.serialize_pem().as_bytes())?)?)
     }
 }

@@ -5,6 +5,7 @@
 mod attack;
 mod client;
 mod content;
+mod grpc;
 mod load;
 mod server;
 mod stranger;
@@ -140,6 +141,15 @@ enum Role {
         /// The SPIFFE id to claim.
         identity: String,
     },
+    /// Serve gRPC on a port (see `grpc`).
+    ServeGrpc {
+        /// The port, on all addresses of both families.
+        port: u16,
+        /// What the server calls itself.
+        name: String,
+    },
+    /// Call a gRPC server.
+    Grpc(grpc::Call),
     /// Do what no peer should (see `attack`).
     Attack(attack::Attack),
 }
@@ -162,6 +172,8 @@ fn main() -> Result<()> {
         Role::Stall { to, bytes, after } => client::stall(to, bytes, after),
         Role::Pour { to, bytes } => client::pour(to, bytes),
         Role::Stranger { to, identity } => stranger::knock(to, &identity),
+        Role::ServeGrpc { port, name } => grpc::serve(port, &name),
+        Role::Grpc(call) => grpc::call(&call),
         Role::Attack(attack) => attack::attack(&attack),
     }
 }

@@ -95,7 +95,7 @@ impl Renderer {
             services.extend(serving.services.keys().chain(serving.others.keys()));
             let told = &mut self.retold;
             self.chains.retain(|name, chains| {
-                let stays = serving.services.contains_key(name);
+                let stays = serving.services.get(name).is_some_and(|served| !served.is_leaving);
                 *told |= !stays && !chains.said.is_empty();
                 stays
             });
@@ -170,7 +170,7 @@ impl Renderer {
 
     /// Whether the chains of that service are others than before.
     fn refresh_chains(&mut self, serving: &Serving, name: &Name) -> bool {
-        match serving.services.get(name) {
+        match serving.services.get(name).filter(|served| !served.is_leaving) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
                 let said = chains.said.clone();
@@ -193,7 +193,7 @@ impl Renderer {
             sniffed.add(&chains.sniffed);
         }
         let listeners = [listener::main(serving, &self.profile, main), listener::sniff(serving, sniffed)];
-        listeners.into_iter().map(|one| Resource::new(Type::Listener, &one.name, &one))
+        listeners.into_iter().map(|one| Resource::listener(&one))
     }
 }
 

@@ -4,10 +4,12 @@
 
 mod claims;
 mod gather;
+mod kept;
 mod rules;
 mod tended;
 mod waypoints;
 
+pub use kept::{Keep, Kept};
 pub(crate) use rules::route;
 pub use rules::{Ruled, Rules};
 pub use waypoints::{Fleet, Key, Rendered, Waypoints};

@@ -54,6 +54,8 @@ impl Envoy {
             // Everybody is told at once, not by chance over the whole time.
             .args(["--drain-strategy", "immediate", "--drain-time-s", &options.drain.as_secs().max(1).to_string()])
             .args(["--log-level", options.log, "--log-format", LOG_FORMAT])
+            // A line of the access log is not held back for long (by itself for ten seconds), as with Istio's launcher.
+            .args(["--file-flush-interval-msec", "1000"])
             // A terminal's interrupt is for the launcher, which drains first.
             .process_group(0)
             .kill_on_drop(true);

@@ -17,6 +17,9 @@ use crate::view::rule::Retry;
 
 /// Failures after which nothing was done yet, and the two of gRPC that say so.
 const CONDITIONS: &str = "connect-failure,refused-stream,unavailable,cancelled";
+/// What whoever asks for retries gets beside these, as the Gateway API wants it: broken connections and tries that took too long. On the way through a tunnel
+/// an endpoint that cannot be reached looks like the former.
+const ASKED_CONDITIONS: &str = "connect-failure,refused-stream,unavailable,cancelled,reset";
 /// Istio's default of the mesh.
 const DEFAULT_ATTEMPTS: u32 = 2;
 /// How often another host is looked for before the same is tried again.
@@ -29,8 +32,9 @@ pub(super) fn policy(retry: Option<&Retry>, backend_timeout: Option<Duration>) -
         Some(retry) => (retry.attempts, retry.codes.iter().map(|code| (*code).into()).collect(), retry.backoff),
         None => (DEFAULT_ATTEMPTS, Vec::new(), None),
     };
+    let conditions = if retry.is_some() { ASKED_CONDITIONS } else { CONDITIONS };
     Some(RetryPolicy {
-        retry_on: format!("{CONDITIONS},retriable-status-codes"),
+        retry_on: format!("{conditions},retriable-status-codes"),
         num_retries: uint32(attempts),
         per_try_timeout: backend_timeout.filter(|timeout| !timeout.is_zero()).map(duration),
         retry_host_predicate: vec![RetryHostPredicate {

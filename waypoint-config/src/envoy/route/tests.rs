@@ -206,6 +206,17 @@ fn timeouts_are_of_the_request_and_of_each_try() {
 }
 
 #[test]
+fn who_asks_for_retries_gets_them_after_broken_connections_too() {
+    let conditions = |retry: Option<Retry>| {
+        let action = sent(HttpRule { retry, ..rule(vec![backend("v1", 1)]) });
+        action.retry_policy.map(|policy| policy.retry_on).unwrap_or_default()
+    };
+    assert!(!conditions(None).contains("reset"), "nobody asked");
+    let asked = conditions(Some(Retry { attempts: 1, codes: Vec::new(), backoff: None }));
+    assert!(asked.split(',').any(|condition| condition == "reset"), "{asked}");
+}
+
+#[test]
 fn behind_the_routes_of_a_namespace_its_clients_get_nothing_else() {
     let of_clients = HttpEntry {
         client_namespace: Some("b".into()),
