@@ -51,7 +51,7 @@ const PACKAGES: &[Package] = &[
             &["app"],
             &["config", "waypoint"],
             &["listener"],
-            &["control", "xds", "ca", "check"],
+            &["control", "xds", "ca", "check", "preview"],
             &["caller"],
             &["line"],
             &["fleet"],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes descriptors of Envoy's messages from the definitions that `envoy-types` brings along, for `shown`. Without a `protoc`, and without the network.
+//! Makes descriptors of Envoy's messages from the definitions that `envoy-types` brings along, and of ours, for `shown`. Without a `protoc`, and without the network.
 
 use std::{
     env,
@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// Where the messages for node proxies are defined.
+const OURS: &str = "../proto/api";
 
 /// The files with the messages we send; what they import comes with them.
 const FILES: &[&str] = &[
@@ -51,15 +54,18 @@ const FILES: &[&str] = &[
     "google/protobuf/wrappers.proto",
     "xds/type/matcher/v3/ip.proto",
     "xds/type/v3/typed_struct.proto",
+    "workload.proto",
+    "authorization.proto",
 ];
 
 #[allow(clippy::disallowed_methods, reason = "a build script is told by cargo through the environment")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=descriptors");
+    println!("cargo::rerun-if-changed={OURS}");
     println!("cargo::rerun-if-changed=../Cargo.lock");
     let definitions = definitions()?;
-    let mut roots = vec![PathBuf::from("descriptors")];
+    let mut roots = vec![PathBuf::from("descriptors"), PathBuf::from(OURS)];
     for folder in fs::read_dir(&definitions)? {
         let folder = folder?.path();
         // One of them has its files a step further inside.

@@ -22,11 +22,12 @@ use crate::ambient::{Resources, Type};
 use crate::ca::{Authority, CaMetrics, CertificateService, IssueError, KeyError, ServiceOptions};
 use crate::caller::{Authenticator, KeySet};
 use crate::config::Config;
+use crate::control;
 use crate::envoy;
 use crate::fleet::{self, Rendered, Waypoints};
-use crate::line::{self, Feedback, Published, Refusal};
+use crate::line::{self, Feedback, Published, Refusal, Statuses};
 use crate::listener::{self, Serving, TlsError};
-use crate::source::Batch;
+use crate::source::{Batch, files};
 use crate::view::Mesh;
 use crate::xds::{DiscoveryService, XdsMetrics};
 
@@ -103,7 +104,10 @@ impl App {
         let acceptor = listener::tls(serving, authority.roots())?;
         let (publish, published) = watch::channel(Published::default());
         let feedback = Feedback::default();
-        tasks.spawn_background("line", line::run(mesh(config), batches, feedback.clone(), publish));
+        let statuses = Statuses::default();
+        let folder = config.status_directory().join(files::OWN);
+        tasks.spawn_background("conditions", control::files::run(folder, statuses.clone()));
+        tasks.spawn_background("line", line::run(mesh(config), batches, feedback.clone(), publish, statuses));
         open_when_synced(&tasks, &readiness, published.clone());
 
         let listen = |source| StartError::Listen { address: config.listen, source };

@@ -18,9 +18,12 @@ pub mod fleet;
 
 pub mod line;
 
+pub mod preview;
+
 pub mod caller;
 
 pub mod ca;
+pub mod control;
 pub mod xds;
 
 pub mod listener;

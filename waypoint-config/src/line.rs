@@ -27,11 +27,14 @@ mod demand;
 mod handover;
 mod progress;
 mod refusals;
+mod statuses;
+mod told;
 
 pub use demand::{Demand, Wish};
 pub use handover::{Bound, Handover, OPEN, PATIENCE, Turn, UNDER_WAY};
 pub use progress::{Heard, Progress, Reader};
 pub use refusals::{Complaints, Refusal, Refusals};
+pub use statuses::{Statuses, Told};
 
 /// What comes back from clients. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +75,9 @@ pub struct Line {
     number: u64,
     touched: Touched,
     refused: BTreeMap<Key, Vec<Refusal>>,
+    faults: BTreeMap<Key, Fault>,
+    /// Whose authors may be told something else than last time.
+    judged: BTreeSet<Key>,
 }
 
 impl Line {
@@ -86,6 +92,8 @@ impl Line {
             number: 0,
             touched: Touched::default(),
             refused: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            judged: BTreeSet::new(),
         }
     }
 
@@ -151,6 +159,7 @@ impl Line {
         let snapshot = self.view.snapshot();
         self.fleet.keep(self.handover.kept());
         self.fleet.refresh(&self.store, snapshot, dirty, &touched);
+        self.judged.extend(touched.judged.iter().chain(self.fleet.retold()).cloned());
         self.renderer.refresh(&self.store, &self.handover.told(snapshot), &touched)
     }
 
@@ -158,18 +167,21 @@ impl Line {
     pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
         let differs = self.fleet.want(self.view.snapshot(), wanted);
         self.number += u64::from(differs);
+        self.judged.extend(self.fleet.retold().cloned());
         differs
     }
 
     /// What clients refuse now; [`Self::status`] tells it to the authors of the objects behind that.
     pub fn hear(&mut self, refusals: Vec<Refusal>) {
-        self.refused.clear();
+        let old = std::mem::take(&mut self.refused);
         for refusal in refusals {
             let Some(waypoint) = &refusal.waypoint else { continue };
             for key in self.fleet.made_from(waypoint, &refusal.resource) {
                 self.refused.entry(key).or_default().push(refusal.clone());
             }
         }
+        let differs = |key: &&Key| old.get(*key) != self.refused.get(*key);
+        self.judged.extend(old.keys().chain(self.refused.keys()).filter(differs).cloned());
     }
 
     /// The objects behind what clients refuse now, and what they say.
@@ -185,17 +197,6 @@ impl Line {
     /// What the last changes touched.
     pub fn touched(&self) -> &Touched {
         &self.touched
-    }
-
-    /// What the author of an object is to be told. The conditions of routes ([`Status::parents`]) are left to whoever resolves routes.
-    pub fn status(&self, key: &Key) -> Status {
-        let mut status = Status::of(&self.store, self.view.snapshot(), key);
-        if key.kind == Kind::AuthorizationPolicy && self.store.object(key).is_some() {
-            let notice = self.resources().notice(&format!("{}/{}", key.namespace, key.name));
-            status.conditions.extend(ztunnel_accepted(notice));
-        }
-        status.conditions.extend(self.refused.get(key).and_then(|refusals| refusals.first()).map(Refusal::condition));
-        status
     }
 
     fn publish(&self, published: &mut Published) {
@@ -227,6 +228,7 @@ pub async fn run(
     mut batches: mpsc::Receiver<Batch>,
     feedback: Feedback,
     publish: watch::Sender<Published>,
+    statuses: Statuses,
 ) {
     let Feedback { demand, refusals, progress } = feedback;
     let mut line = Line::new(mesh);
@@ -242,16 +244,19 @@ pub async fn run(
             () = demand.changed() => {
                 if line.want(demand.wanted()) {
                     publish.send_modify(|published| line.publish(published));
+                    statuses.say(line.retold(), false);
                 }
                 continue;
             }
             () = refusals.changed() => {
                 line.hear(refusals.all());
+                statuses.say(line.retold(), false);
                 continue;
             }
             () = progress_or(&progress, line.next_deadline()) => {
                 if line.handle_progress(&progress.heard(), now()) {
                     publish.send_modify(|published| line.publish(published));
+                    statuses.say(line.retold(), false);
                 }
                 continue;
             }
@@ -265,6 +270,7 @@ pub async fn run(
         }
         let before = line.resources().clone();
         line.apply_at(changes, now());
+        line.fault(&faults);
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
         report_unattached(&line, &mut unattached);
@@ -272,6 +278,7 @@ pub async fn run(
             line.publish(published);
             (published.faults, published.synced) = (faults, synced);
         });
+        statuses.say(line.retold(), synced);
     }
 }
 

@@ -131,6 +131,16 @@ impl Store {
         T::of(self.objects.get(&Key::new(kind, namespace, name))?)
     }
 
+    /// The pods of a namespace, or all, that may have these labels: all of those that do, and few others.
+    pub fn pods_like(&self, namespace: Option<&str>, labels: &Labels) -> impl Iterator<Item = &Arc<Pod>> {
+        let place = namespace.zip(labels.first_key_value()).map(|(namespace, (label, value))| {
+            Place::PodByLabel(namespace.into(), label.as_str().into(), value.as_str().into())
+        });
+        let all = place.is_none().then(|| self.pods(namespace));
+        let found = place.map(|place| self.at(&place).filter_map(Pod::of));
+        all.into_iter().flatten().chain(found.into_iter().flatten())
+    }
+
     /// The pods of a namespace, or all.
     pub fn pods(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Pod>> {
         self.of_kind(Kind::Pod, namespace).filter_map(Pod::of)

@@ -7,6 +7,7 @@ mod check;
 mod entry;
 mod object;
 mod policy;
+mod reference;
 mod selector;
 mod shape;
 
@@ -25,4 +26,5 @@ pub use policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, FromEntry, Mode, MutualTls, Operation,
     PeerAuthentication, PeerAuthenticationSpec, Provider, Rule, Source, TargetReference, ToEntry,
 };
+pub use reference::ParentRef;
 pub use selector::{Labels, WorkloadSelector, selects};

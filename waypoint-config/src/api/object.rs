@@ -29,7 +29,7 @@ use super::{
 
 /// One line for every kind: its variant and type, the word people use, where it lives, and the versions of it that are read.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident $name:literal $namespaced:literal [$($version:literal)+])+) => {
+    ($($(#[$doc:meta])* $kind:ident $name:literal $namespaced:literal [$first:literal $($version:literal)*])+) => {
         /// The kinds the control plane reads.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -40,7 +40,7 @@ macro_rules! kinds {
             /// From `apiVersion` and `kind`.
             pub fn of(api_version: &str, kind: &str) -> Result<Self, UnknownKind> {
                 match (kind, api_version) {
-                    $(($name, $($version)|+) => Ok(Self::$kind),)+
+                    $(($name, $first $(| $version)*) => Ok(Self::$kind),)+
                     _ => Err(UnknownKind),
                 }
             }
@@ -49,6 +49,13 @@ macro_rules! kinds {
             pub fn is_namespaced(self) -> bool {
                 match self {
                     $(Self::$kind => $namespaced,)+
+                }
+            }
+
+            /// The newest version of it, as `apiVersion` names it.
+            pub fn api_version(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $first,)+
                 }
             }
 
@@ -145,6 +152,11 @@ pub trait Stored: Sized {
 }
 
 impl Kind {
+    /// Whether it is a kind of route.
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute)
+    }
+
     /// What a reference means: references name group and kind, without a version. The core group is empty, or `core`.
     pub fn of_reference(group: &str, kind: &str) -> Option<Self> {
         let version = match group {

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::view::status::Condition;
+
 /// Why a policy is not enforced as written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
@@ -38,6 +40,23 @@ pub enum Notice {
         reason: String,
     },
 }
+
+impl Notice {
+    /// For the author of the policy.
+    pub fn condition(&self) -> Condition {
+        let reason = match self {
+            Self::AllowsLess { .. } => "AllowsLess",
+            Self::DeniesMore { .. } => "DeniesMore",
+            Self::NoProvider { .. } => "NoProvider",
+            Self::NoKeys { .. } => "NoKeys",
+            Self::BadTokenRule { .. } => "UnsupportedValue",
+        };
+        Condition::new(ENFORCED, false, reason, self.to_string())
+    }
+}
+
+/// Whether waypoints enforce a policy as it is written. Ours.
+const ENFORCED: &str = "lateen.io/EnforcedAsWritten";
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

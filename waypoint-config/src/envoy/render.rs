@@ -43,6 +43,7 @@ pub struct Renderer {
     /// What each part has brought, so that it can be taken away again.
     brought: BTreeMap<Part, BTreeSet<(Type, Arc<str>)>>,
     made: usize,
+    retold: bool,
 }
 
 /// Who brings resources.
@@ -70,6 +71,11 @@ impl Renderer {
         self.made
     }
 
+    /// Whether after the last refresh other things must be said about policies than before.
+    pub fn retold(&self) -> bool {
+        self.retold
+    }
+
     /// What must be said about policies.
     pub fn said(&self) -> BTreeSet<&Said> {
         self.chains.values().chain([&self.direct]).flat_map(|chains| &chains.said).collect()
@@ -78,6 +84,7 @@ impl Renderer {
     /// Makes a new generation of what was touched; none if no byte differs.
     pub fn refresh(&mut self, serving: &Serving, touched: &BTreeSet<Unit>) -> bool {
         let mut updates = Vec::new();
+        self.retold = false;
         let whole = touched.contains(&Unit::Waypoint);
         let mut listeners = whole;
         // What went is found among what was brought.
@@ -86,7 +93,12 @@ impl Renderer {
         let mut services: BTreeSet<&Name> = before.iter().collect();
         if whole {
             services.extend(serving.services.keys().chain(serving.others.keys()));
-            self.chains.retain(|name, _| serving.services.get(name).is_some_and(|served| !served.is_leaving));
+            let told = &mut self.retold;
+            self.chains.retain(|name, chains| {
+                let stays = serving.services.get(name).is_some_and(|served| !served.is_leaving);
+                *told |= !stays && !chains.said.is_empty();
+                stays
+            });
         }
         services.extend(touched.iter().filter_map(|unit| match unit {
             Unit::Service(name) => Some(name),
@@ -105,6 +117,7 @@ impl Renderer {
         if whole || touched.contains(&Unit::Workloads) {
             let direct = listener::direct(serving, &self.profile);
             listeners |= direct != self.direct;
+            self.retold |= direct.said != self.direct.said;
             self.direct = direct;
             let encaps = cluster::encaps(serving);
             self.bring(
@@ -160,10 +173,16 @@ impl Renderer {
         match serving.services.get(name).filter(|served| !served.is_leaving) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
+                let said = chains.said.clone();
                 let old = self.chains.insert(name.clone(), chains);
+                self.retold |= old.as_ref().map_or(&[][..], |old| &old.said) != said;
                 old.as_ref() != self.chains.get(name)
             }
-            None => self.chains.remove(name).is_some(),
+            None => {
+                let old = self.chains.remove(name);
+                self.retold |= old.as_ref().is_some_and(|old| !old.said.is_empty());
+                old.is_some()
+            }
         }
     }
 

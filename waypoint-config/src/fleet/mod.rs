@@ -10,5 +10,6 @@ mod tended;
 mod waypoints;
 
 pub use kept::{Keep, Kept};
+pub(crate) use rules::route;
 pub use rules::{Ruled, Rules};
 pub use waypoints::{Fleet, Key, Rendered, Waypoints};

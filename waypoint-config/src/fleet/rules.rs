@@ -25,6 +25,10 @@ pub struct Rules {
     of: BTreeMap<Name, Ruling>,
     /// Which services' routes speak of something.
     mentioned: BTreeMap<Mention, BTreeSet<Name>>,
+    /// The services at which something is said of a route.
+    told: BTreeMap<Key, BTreeSet<Name>>,
+    /// The routes of which the last refresh says something else.
+    retold: BTreeSet<Key>,
 }
 
 /// What the routes of one service came to.
@@ -53,7 +57,13 @@ impl Rules {
 
     /// What the author of a route is told of the services that are its parents.
     pub fn statuses<'a>(&'a self, route: &'a Key) -> impl Iterator<Item = &'a RouteStatus> {
-        self.of.values().flat_map(|ruling| &ruling.statuses).filter(move |status| status.route == *route)
+        let services = self.told.get(route).into_iter().flatten().filter_map(|service| self.of.get(service));
+        services.flat_map(|ruling| &ruling.statuses).filter(move |status| status.route == *route)
+    }
+
+    /// The routes whose authors are told something else since the last refresh.
+    pub fn retold(&self) -> &BTreeSet<Key> {
+        &self.retold
     }
 
     /// Resolves again what the changes may have a say in.
@@ -73,6 +83,7 @@ impl Rules {
             }
         }
         let mut ruled = Ruled::new();
+        self.retold.clear();
         for parent in parents {
             self.resolve(store, snapshot, &parent, &mut ruled);
         }
@@ -122,6 +133,7 @@ impl Rules {
             false => self.of.insert(key.clone(), new),
         };
         let old = old.unwrap_or_default();
+        self.retell(key, &old.statuses);
         let none = BTreeMap::new();
         let now = self.of(key).unwrap_or(&none);
         let ports: BTreeSet<u16> = old.ports.keys().chain(now.keys()).copied().collect();
@@ -138,6 +150,28 @@ impl Rules {
         for mention in mentions {
             self.mentioned.entry(mention).or_default().insert(key.clone());
         }
+    }
+
+    /// Notes of which routes something is said at a service, and of which something else than before.
+    fn retell(&mut self, service: &Name, old: &[RouteStatus]) {
+        let now = self.of.get(service).map_or(&[][..], |ruling| &ruling.statuses);
+        if now == old {
+            return;
+        }
+        let routes = |all: &[RouteStatus]| all.iter().map(|status| status.route.clone()).collect::<BTreeSet<_>>();
+        let (before, after) = (routes(old), routes(now));
+        for gone in before.difference(&after) {
+            if let Some(services) = self.told.get_mut(gone) {
+                services.remove(service);
+                if services.is_empty() {
+                    self.told.remove(gone);
+                }
+            }
+        }
+        for route in &after {
+            self.told.entry(route.clone()).or_default().insert(service.clone());
+        }
+        self.retold.extend(before.into_iter().chain(after));
     }
 }
 
@@ -192,7 +226,7 @@ fn port_names(store: &Store, kind: Kind, object: &Name) -> BTreeMap<u16, Arc<str
 }
 
 /// An object as a route, if it is one.
-fn route(object: &Object) -> Option<RouteRef<'_>> {
+pub(crate) fn route(object: &Object) -> Option<RouteRef<'_>> {
     let route = match object {
         Object::HttpRoute(route) => AnyRoute::Http(route),
         Object::GrpcRoute(route) => AnyRoute::Grpc(route),

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api,
     envoy::{
-        Profile, Resources, Said,
+        About, Notice, Profile, Resources, Said,
         input::{KeySets, Settings},
     },
     store::{Dirty, Store},
@@ -71,6 +71,8 @@ pub struct Fleet {
     tended: BTreeMap<Name, (u64, Tended)>,
     lives: u64,
     made: usize,
+    notices: BTreeMap<api::Key, BTreeSet<Notice>>,
+    retold: BTreeSet<api::Key>,
     published: Waypoints,
 }
 
@@ -106,6 +108,16 @@ impl Fleet {
         renderers.flat_map(|(_, renderer)| renderer.said()).collect()
     }
 
+    /// What must be said about a policy, as the waypoints that are asked for see it.
+    pub fn notices(&self, policy: &api::Key) -> impl Iterator<Item = &Notice> {
+        self.notices.get(policy).into_iter().flatten()
+    }
+
+    /// The routes and policies whose authors are told something else since the last refresh, or since others were asked for.
+    pub fn retold(&self) -> impl Iterator<Item = &api::Key> {
+        self.retold.iter().chain(self.rules.retold())
+    }
+
     /// Who asks for what, from now on. Whether anything differs by that.
     pub fn want(&mut self, snapshot: &Snapshot, wanted: BTreeSet<Key>) -> bool {
         if wanted == self.wanted {
@@ -113,20 +125,44 @@ impl Fleet {
         }
         self.wanted = wanted;
         self.tend(snapshot);
+        self.listen();
         true
     }
 
     /// Takes in what was touched.
     pub fn refresh(&mut self, store: &Store, snapshot: &Snapshot, dirty: &Dirty, touched: &Touched) {
         let ruled = self.rules.refresh(store, snapshot, dirty, touched);
-        self.follow(snapshot, touched, &ruled);
+        self.retold.clear();
+        let (count, lives) = (self.tended.len(), self.lives);
+        let retold = self.follow(snapshot, touched, &ruled);
         self.tend(snapshot);
+        if retold || (count, lives) != (self.tended.len(), self.lives) {
+            self.listen();
+        }
     }
 
-    fn follow(&mut self, snapshot: &Snapshot, touched: &Touched, ruled: &Ruled) {
+    /// Notes what must be said about policies now.
+    fn listen(&mut self) {
+        let mut now: BTreeMap<api::Key, BTreeSet<Notice>> = BTreeMap::new();
+        for said in self.said() {
+            let (kind, name) = match &said.about {
+                About::Authorization(name) => (api::Kind::AuthorizationPolicy, name),
+                About::Authentication(name) => (api::Kind::RequestAuthentication, name),
+            };
+            let key = api::Key::new(kind, &name.namespace, &name.name);
+            now.entry(key).or_default().insert(said.notice.clone());
+        }
+        let old = std::mem::replace(&mut self.notices, now);
+        let differs = |key: &&api::Key| old.get(*key) != self.notices.get(*key);
+        self.retold = old.keys().chain(self.notices.keys()).filter(differs).cloned().collect();
+    }
+
+    /// Gives whether the waypoints have other things to say about policies.
+    fn follow(&mut self, snapshot: &Snapshot, touched: &Touched, ruled: &Ruled) -> bool {
         let Self { settings, keys, rules, kept, tended, published, made, .. } = self;
         let world = World { snapshot, rules, settings, keys, kept };
         *made = 0;
+        let mut retold = false;
         tended.retain(|name, (life, tended)| {
             let Some(waypoint) = snapshot.waypoints.get(name) else { return false };
             if tended.refresh(world, waypoint, touched, ruled).is_empty() {
@@ -134,6 +170,7 @@ impl Fleet {
             }
             for (profile, renderer) in tended.renderers() {
                 *made += renderer.made();
+                retold |= renderer.retold();
                 let key = Key { waypoint: name.clone(), profile: profile.clone() };
                 let old = published.all.get(&key).map(|old| old.resources.generation());
                 if old != Some(renderer.resources().generation()) {
@@ -143,6 +180,7 @@ impl Fleet {
             }
             true
         });
+        retold
     }
 
     /// Begins with what is asked for now and there, ends with what is not.

@@ -3,7 +3,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use crate::{api::Key, store::Change};
+use crate::{
+    api::{Key, ParentRef},
+    store::Change,
+};
 
 /// Changes that belong together, and everything that is wrong at this moment.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,10 @@ pub struct Fault {
     pub path: String,
     /// What is wrong, and what to do.
     pub reason: String,
+    /// Of a route: its parents, as far as they could be read.
+    pub parents: Vec<ParentRef>,
+    /// Whether it is in what programs observed of the object, and not in the object itself.
+    pub observed: bool,
     /// Whether an earlier good state still stands.
     pub stands: bool,
 }

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::observation;
-use crate::api::{Key, Kind, Object, ObjectError};
+use crate::api::{Key, Kind, Object, ObjectError, ParentRef};
 
 /// What the files of a folder are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Entry {
     pub key: Key,
     /// The object, or what is wrong with it.
     pub object: Result<Object, ObjectError>,
+    /// Of a route with something wrong: its parents, as far as they can be read.
+    pub parents: Vec<ParentRef>,
 }
 
 /// Something that is no object.
@@ -100,11 +102,13 @@ impl Reading {
         };
         match identify(kind, &mut value) {
             Ok(key) => {
+                let parents = if kind.is_route() { ParentRef::of_route(&value) } else { Vec::new() };
                 let object = match role {
                     Role::Objects => Object::read(kind, value),
                     Role::Observations => observation::read(kind, value),
                 };
-                self.entries.push(Entry { line, key, object });
+                let parents = if object.is_err() { parents } else { Vec::new() };
+                self.entries.push(Entry { line, key, object, parents });
             }
             Err(reason) => self.broken.push(Broken { line, reason }),
         }

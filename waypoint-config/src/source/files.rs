@@ -3,7 +3,7 @@
 //!
 //! **What is read.** Every `*.yaml`, `*.yml` and `*.json` below the directory, symbolic links followed, names that begin with `.` left out. A file holds any
 //! number of documents; other kinds than ours are passed over. Below `status/` (or where [`Options::status`] says) lie observations: what programs
-//! saw of objects, see `observation`.
+//! saw of objects, see `observation`; but not what this program itself says of them ([`OWN`]).
 //!
 //! **What a mistake does.** It never takes anything else down: each object stands for itself, and one that cannot be read stays as it last was
 //! (`ledger`). All standing faults go along with every batch.
@@ -62,11 +62,14 @@ impl Options {
     }
 }
 
+/// The folder among the observations in which this program writes what it has to say of objects. It is for others to read.
+pub const OWN: &str = "waypoint-config";
+
 /// Why a directory is no source.
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is none.
-    #[error("{} is not a directory that can be read: check --source dir:PATH", directory.display())]
+    #[error("{} is not a directory that can be read", directory.display())]
     Directory {
         /// The path.
         directory: PathBuf,
@@ -91,6 +94,26 @@ impl Directory {
             Ok(_) => Ok(Self { desk: Desk::new(options) }),
             Err(source) => Err(Error::Directory { directory: options.directory, source }),
         }
+    }
+
+    /// What the directory holds now, each file believed as it is.
+    #[must_use]
+    pub fn read(mut self) -> Batch {
+        let mut batch = self.desk.round(Instant::now(), BTreeMap::new()).unwrap_or_default();
+        if self.desk.patience.next_deadline().is_some() {
+            let fault = Fault {
+                file: self.desk.options.directory,
+                line: 0,
+                object: None,
+                path: String::new(),
+                reason: "is being written; read it again when that is over".to_owned(),
+                parents: Vec::new(),
+                observed: false,
+                stands: false,
+            };
+            batch.faults = batch.faults.iter().cloned().chain([fault]).collect();
+        }
+        batch
     }
 
     /// Sends what the directory holds, then what changes, until nobody listens any more.
@@ -128,6 +151,7 @@ impl Directory {
 struct Desk {
     options: Options,
     status: PathBuf,
+    own: PathBuf,
     ledger: Ledger,
     believed: BTreeMap<PathBuf, (Role, Fingerprint)>,
     writing: BTreeMap<PathBuf, Writing>,
@@ -142,8 +166,10 @@ impl Desk {
         // inotify speaks of absolute paths; ours must compare equal.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let directory = absolute(&options.directory);
+        let status = options.status.as_ref().map_or_else(|| directory.join("status"), absolute);
         Self {
-            status: options.status.as_ref().map_or_else(|| directory.join("status"), absolute),
+            own: status.join(OWN),
+            status,
             options: Options { ignored: options.ignored.iter().map(absolute).collect(), directory, ..options },
             ledger: Ledger::default(),
             believed: BTreeMap::new(),
@@ -164,7 +190,7 @@ impl Desk {
     fn round(&mut self, now: Instant, noticed: BTreeMap<PathBuf, Writing>) -> Option<Batch> {
         self.last_look = now;
         self.writing.extend(noticed);
-        let mut listing = Listing::of(&self.options.directory, &self.status);
+        let mut listing = Listing::of(&self.options.directory, &self.status, &self.own);
         listing.files.retain(|path, _| !self.options.ignored.contains(path));
         let mut readings = Vec::new();
         for (path, (role, outside)) in &listing.files {
@@ -194,6 +220,8 @@ impl Desk {
             object: None,
             path: String::new(),
             reason: reason.clone(),
+            parents: Vec::new(),
+            observed: false,
             stands: true,
         }));
         if changes.is_empty() && faults == self.faults && self.has_told {
@@ -245,7 +273,8 @@ impl Marks {
         std::mem::take(&mut *self.writing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn note(&self, event: notify::Result<Event>) {
+    /// Anything below `own` is our own doing.
+    fn note(&self, own: &Path, event: notify::Result<Event>) {
         // An error is an overflow or a folder that went away: look, and believe by settling.
         if let Ok(event) = event {
             let writing = match event.kind {
@@ -256,6 +285,9 @@ impl Marks {
                 EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)) => Writing::Going,
                 _ => Writing::Unknown,
             };
+            if !event.paths.is_empty() && event.paths.iter().all(|path| path.starts_with(own)) {
+                return;
+            }
             let mut marks = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             for path in event.paths.into_iter().filter(|_| writing != Writing::Unknown) {
                 // A link is whole as soon as it is there.
@@ -279,8 +311,8 @@ struct Watch {
 impl Watch {
     fn start(desk: &Desk, marks: &Arc<Marks>) -> Self {
         let folders = roots(desk);
-        let marks = Arc::clone(marks);
-        let begun = notify::recommended_watcher(move |event| marks.note(event)).and_then(|mut watcher| {
+        let (marks, own) = (Arc::clone(marks), desk.own.clone());
+        let begun = notify::recommended_watcher(move |event| marks.note(&own, event)).and_then(|mut watcher| {
             watcher.watch(&desk.options.directory, RecursiveMode::Recursive)?;
             if desk.status.is_dir() && !desk.status.starts_with(&desk.options.directory) {
                 watcher.watch(&desk.status, RecursiveMode::Recursive)?;

@@ -27,11 +27,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn of(directory: &Path, status: &Path) -> Self {
+    pub(super) fn of(directory: &Path, status: &Path, own: &Path) -> Self {
         let mut listing = Self::default();
         listing.walk(directory, Role::Objects, 0, Some(status));
         if status.is_dir() {
-            listing.walk(status, Role::Observations, 0, None);
+            listing.walk(status, Role::Observations, 0, Some(own));
         }
         listing
     }

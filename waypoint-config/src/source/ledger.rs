@@ -15,7 +15,7 @@ use super::{
     observation,
 };
 use crate::{
-    api::{Key, Object, ObjectError},
+    api::{Key, Object, ObjectError, ParentRef},
     store::Change,
 };
 
@@ -43,6 +43,7 @@ struct Held {
     /// As it could last be read.
     object: Option<Object>,
     error: Option<ObjectError>,
+    parents: Vec<ParentRef>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +104,8 @@ impl Ledger {
                     "is in {} already; remove one of the two",
                     live.map(|live| live.owner.display().to_string()).unwrap_or_default()
                 ),
+                parents: Vec::new(),
+                observed: false,
                 stands: true,
             })
         });
@@ -156,15 +159,15 @@ impl Ledger {
 fn file(old: Option<File>, role: Role, reading: Reading) -> File {
     let mut old = old.filter(|file| file.role == role).map(|file| file.entries).unwrap_or_default();
     let mut new = File { role, entries: BTreeMap::new(), broken: reading.broken, repeated: Vec::new() };
-    for Entry { line, key, object } in reading.entries {
+    for Entry { line, key, object, parents } in reading.entries {
         if new.entries.contains_key(&key) {
             new.repeated.push((line, key));
             continue;
         }
         let before = old.remove(&key).and_then(|held| held.object);
         let held = match object {
-            Ok(object) => Held { line, object: Some(object), error: None },
-            Err(error) => Held { line, object: before, error: Some(error) },
+            Ok(object) => Held { line, object: Some(object), error: None, parents },
+            Err(error) => Held { line, object: before, error: Some(error), parents },
         };
         new.entries.insert(key, held);
     }
@@ -182,13 +185,16 @@ fn faults_of<'a>(path: &'a Path, file: &'a File) -> impl Iterator<Item = Fault> 
         object: object.cloned(),
         path: field.to_owned(),
         reason: reason.to_owned(),
+        parents: Vec::new(),
+        observed: file.role == Role::Observations,
         stands,
     };
     let broken =
         file.broken.iter().map(move |broken| fault(broken.line, None, "", &broken.reason, !file.entries.is_empty()));
     let entries = file.entries.iter().filter_map(move |(key, held)| {
         let error = held.error.as_ref()?;
-        Some(fault(held.line, Some(key), &error.path, &error.reason, held.object.is_some()))
+        let fault = fault(held.line, Some(key), &error.path, &error.reason, held.object.is_some());
+        Some(Fault { parents: held.parents.clone(), ..fault })
     });
     let repeated = file
         .repeated

@@ -12,6 +12,8 @@ use crate::api::{Gateway, Key, Kind, Labels, Object, ServiceEntry, TargetReferen
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     PodOnNode(Arc<str>),
+    /// Namespace, label, value: each pair there is.
+    PodByLabel(Arc<str>, Arc<str>, Arc<str>),
     /// Namespace, label, value: the first pair of the selector. Whoever matches the selector has this pair.
     ServiceByLabel(Arc<str>, Arc<str>, Arc<str>),
     SliceOfService(Arc<str>, Arc<str>),
@@ -46,7 +48,10 @@ pub(super) fn places(object: &Object) -> Vec<Place> {
             let gateway = labels
                 .get(label::GATEWAY_NAME)
                 .map(|gateway| Place::PodOfGateway(Arc::clone(&namespace), gateway.as_str().into()));
-            node.map(|node| Place::PodOnNode(node.into())).into_iter().chain(gateway).collect()
+            let by_label = labels
+                .iter()
+                .map(|(k, v)| Place::PodByLabel(Arc::clone(&namespace), k.as_str().into(), v.as_str().into()));
+            node.map(|node| Place::PodOnNode(node.into())).into_iter().chain(gateway).chain(by_label).collect()
         }
         Object::Service(service) => {
             let first = selector(service).and_then(|selector| selector.first_key_value());

@@ -102,6 +102,7 @@ impl Candidates {
             Object::Gateway(_) => {
                 self.subjects.insert(Subject::Waypoint(Name::new(namespace, name)));
                 self.judge_policies(store, Kind::Gateway, namespace, name);
+                self.judge_routes(store, Kind::Gateway, namespace, name);
             }
             Object::AuthorizationPolicy(policy) => {
                 let wide = namespace == mesh.root_namespace;
@@ -246,7 +247,7 @@ impl Candidates {
     fn workloads_with(&mut self, store: &Store, namespace: Option<&str>, wanted: &Labels) {
         let none = Labels::new();
         let has = |labels: Option<&Labels>| includes(labels.unwrap_or(&none), wanted);
-        let pods = store.pods(namespace).filter(|pod| has(pod.metadata.labels.as_ref()));
+        let pods = store.pods_like(namespace, wanted).filter(|pod| has(pod.metadata.labels.as_ref()));
         self.pods.extend(pods.map(|pod| policy::name(&pod.metadata)));
         let entries = store.service_entries(namespace).filter(|entry| has(entry.metadata.labels.as_ref()));
         self.entries.extend(entries.map(|entry| policy::name(&entry.metadata)));

@@ -2,7 +2,7 @@
 //! What the authors of objects are told: conditions as plain values, in Istio's words where it has some (control-plane.md §1.7, §4.7). Asked by whoever
 //! writes status; `Touched::judged` says of which objects the answer may have changed. What is no longer said is to be removed.
 //!
-//! Conditions that belong to other rooms are merged by the caller: those of routes ([`Status::parents`]) by whoever resolves routes, `ZtunnelAccepted` by
+//! Conditions that belong to other rooms are merged by `line`: those of routes ([`Status::parents`]) by whoever resolves routes, `ZtunnelAccepted` by
 //! `ambient`.
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     waypoint::{Binding, Unbound},
 };
 use crate::{
-    api::{Gateway, Key, Kind, Object, ServiceEntry, TargetReference},
+    api::{Gateway, Key, Kind, Object, ParentRef, ServiceEntry, TargetReference},
     store::Store,
 };
 
@@ -60,8 +60,8 @@ pub struct ListenerStatus {
 /// What is said of a route at one of its parents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {
-    /// Which, by its position among the route's parents.
-    pub parent: usize,
+    /// Which, as the route names it.
+    pub parent: ParentRef,
     /// What is said.
     pub conditions: Vec<Condition>,
 }
@@ -70,6 +70,14 @@ impl Condition {
     /// A condition.
     pub fn new(kind: &'static str, holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind, holds, reason, message: message.into() }
+    }
+
+    /// Whether it says that something is not as its author wishes.
+    pub fn is_bad(&self) -> bool {
+        match self.kind {
+            "Conflicted" | "PartiallyInvalid" | WAYPOINT_MISSING => self.holds,
+            _ => !self.holds,
+        }
     }
 }
 
@@ -89,10 +97,19 @@ impl Status {
             Object::AuthorizationPolicy(object) => attached(&scene, snapshot, key, object.spec.targets()),
             Object::RequestAuthentication(object) => attached(&scene, snapshot, key, object.spec.targets()),
             Object::Gateway(object) => return of_gateway(&scene, object),
+            Object::GatewayClass(_) if gateway::is_ours(store, &key.name) => {
+                vec![Condition::new("Accepted", true, "Accepted", "waypoints of this class are looked after")]
+            }
             _ => Vec::new(),
         };
         Self { conditions, ..Self::default() }
     }
+}
+
+/// Whether there is a Gateway of that name that is a waypoint of ours.
+pub fn is_waypoint(store: &Store, name: &Name) -> bool {
+    let gateway = store.gateway(&name.namespace, &name.name);
+    gateway.is_some_and(|gateway| gateway::is_ours(store, &gateway.spec.gateway_class_name))
 }
 
 /// Through which waypoint traffic to an object goes, and why; `None` for an object traffic does not go to.
@@ -142,7 +159,7 @@ fn missing(entry: &ServiceEntry, binding: &Binding) -> Option<Condition> {
     let is_missing = binding.waypoint().is_none() && entry.spec.hosts.iter().any(|host| host.starts_with("*."));
     is_missing.then(|| {
         Condition::new(
-            "istio.io/WaypointMissing",
+            WAYPOINT_MISSING,
             true,
             "NoWaypointForWildcardService",
             "a host with a wildcard works only through a waypoint; label this ServiceEntry or its namespace istio.io/use-waypoint",
@@ -311,6 +328,8 @@ fn of_gateway(scene: &Scene<'_>, object: &Gateway) -> Status {
 
 /// On objects traffic goes to.
 const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+/// On ServiceEntries that need a waypoint and have none.
+const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
 /// On policies for waypoints.
 pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 /// The reason of a policy on something no waypoint stands before.

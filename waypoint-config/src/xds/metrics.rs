@@ -26,20 +26,34 @@ impl TypeLabel {
 pub struct XdsMetrics {
     pub(super) connected: Gauge,
     pub(super) pushes: Family<TypeLabel, Counter>,
+    pub(super) resources: Family<TypeLabel, Counter>,
+    pub(super) bytes: Family<TypeLabel, Counter>,
+    pub(super) acks: Family<TypeLabel, Counter>,
     pub(super) rejects: Family<TypeLabel, Counter>,
     pub(super) stale: Counter,
     pub(super) refused: Counter,
 }
 
 impl XdsMetrics {
-    /// Counters registered under Istio's names (`pilot_*`).
+    /// Counters registered under Istio's names (`pilot_*`) where it has some.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("pilot_xds", "Discovery streams open", metrics.connected.clone());
         registry.register("pilot_xds_pushes", "Responses sent", metrics.pushes.clone());
+        registry.register("lateen_xds_resources", "Resources sent", metrics.resources.clone());
+        registry.register("lateen_xds_resource_bytes", "Bytes of the resources sent", metrics.bytes.clone());
+        registry.register("lateen_xds_acks", "Responses taken by clients", metrics.acks.clone());
         registry.register("pilot_total_xds_rejects", "Responses refused by clients", metrics.rejects.clone());
         registry.register("pilot_xds_expired_nonce", "Requests that speak of an older response", metrics.stale.clone());
         registry.register("pilot_xds_refused", "Streams refused for want of a known caller", metrics.refused.clone());
         metrics
+    }
+
+    /// A response of a type this server knows.
+    pub(super) fn sent(&self, type_url: &str, resources: usize, bytes: usize) {
+        let label = TypeLabel::of(type_url, true);
+        self.pushes.get_or_create(&label).inc();
+        self.resources.get_or_create(&label).inc_by(resources as u64);
+        self.bytes.get_or_create(&label).inc_by(bytes as u64);
     }
 }

@@ -62,6 +62,7 @@ pub(super) struct Push<'a> {
     nonce: &'a str,
     resources: usize,
     removed: usize,
+    bytes: usize,
 }
 
 /// Type, name, reason.
@@ -107,7 +108,9 @@ impl Variant for Delta {
 
     fn describe(response: &Self::Response) -> Push<'_> {
         let (resources, removed) = (response.resources.len(), response.removed_resources.len());
-        Push { type_url: &response.type_url, nonce: &response.nonce, resources, removed }
+        let bodies = response.resources.iter().filter_map(|one| one.resource.as_ref());
+        let bytes = bodies.map(|body| body.value.len()).sum();
+        Push { type_url: &response.type_url, nonce: &response.nonce, resources, removed, bytes }
     }
 
     fn refused(session: &Self::Session) -> Vec<Refused<'_>> {
@@ -160,7 +163,8 @@ impl Variant for Whole {
 
     fn describe(response: &Self::Response) -> Push<'_> {
         let resources = response.resources.len();
-        Push { type_url: &response.type_url, nonce: &response.nonce, resources, removed: 0 }
+        let bytes = response.resources.iter().map(|body| body.value.len()).sum();
+        Push { type_url: &response.type_url, nonce: &response.nonce, resources, removed: 0, bytes }
     }
 
     fn refused(session: &Self::Session) -> Vec<Refused<'_>> {
@@ -227,7 +231,7 @@ impl<V: Variant> Stream<V> {
             responses.extend(V::advance(&mut self.session, old.as_ref().unwrap_or(&now), &now, number));
             for response in responses {
                 let push = V::describe(&response);
-                self.metrics.pushes.get_or_create(&TypeLabel::of(push.type_url, true)).inc();
+                self.metrics.sent(push.type_url, push.resources, push.bytes);
                 debug!(
                     client = %self.client.name, type_url = %push.type_url, nonce = %push.nonce,
                     resources = push.resources, removed = push.removed, "push"
@@ -278,7 +282,11 @@ impl<V: Variant> Stream<V> {
             }
             Outcome::Stale => _ = self.metrics.stale.inc(),
             Outcome::UnknownType => debug!(%client, %type_url, "the client asks for a type this server does not have"),
-            Outcome::Subscribed | Outcome::Acknowledged => debug!(%client, %type_url, ?outcome, "request"),
+            Outcome::Acknowledged => {
+                self.metrics.acks.get_or_create(&TypeLabel::of(type_url, true)).inc();
+                debug!(%client, %type_url, ?outcome, "request");
+            }
+            Outcome::Subscribed => debug!(%client, %type_url, ?outcome, "request"),
         }
         self.said.complaints.set(self.refusals());
         response

@@ -9,28 +9,36 @@ use std::{
     sync::OnceLock,
 };
 
-use envoy_types::pb::envoy::{
-    config::{
-        bootstrap::v3::{Bootstrap, bootstrap::StaticResources},
-        cluster::v3::{
-            Cluster,
-            cluster::{ClusterDiscoveryType, DiscoveryType},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            bootstrap::v3::{
+                Bootstrap, LayeredRuntime, RuntimeLayer, bootstrap::StaticResources, runtime_layer::LayerSpecifier,
+            },
+            cluster::v3::{
+                Cluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType},
+            },
+            core::v3::{Node, TypedExtensionConfig},
+            endpoint::v3::ClusterLoadAssignment,
+            listener::v3::{Listener, filter::ConfigType},
+            route::v3::RouteConfiguration,
         },
-        core::v3::{Node, TypedExtensionConfig},
-        endpoint::v3::ClusterLoadAssignment,
-        listener::v3::{Listener, filter::ConfigType},
-        route::v3::RouteConfiguration,
-    },
-    extensions::{
-        bootstrap::internal_listener::v3::InternalListener,
-        filters::network::http_connection_manager::v3::{
-            HttpConnectionManager, http_connection_manager::RouteSpecifier,
+        extensions::{
+            bootstrap::internal_listener::v3::InternalListener,
+            filters::network::http_connection_manager::v3::{
+                HttpConnectionManager, http_connection_manager::RouteSpecifier,
+            },
         },
     },
+    google::protobuf::{Struct, Value, value},
 };
 use mesh_proto::discovery::unpack;
 use prost::{Message, Name};
-use waypoint_config::envoy::{Profile, Resources, Secrets, Type, pack};
+use waypoint_config::{
+    envoy::{Profile, Resources, Secrets, Type, pack},
+    view::routes::MAX_PROGRAM_SIZE,
+};
 
 /// Whether there is an Envoy; said once.
 pub(crate) fn envoy() -> Option<&'static Path> {
@@ -90,8 +98,18 @@ pub(crate) fn bootstrap(resources: &Resources) -> Bootstrap {
         node: Some(Node { id: "judge".into(), cluster: "judge".into(), ..Default::default() }),
         static_resources: Some(StaticResources { listeners, clusters, ..Default::default() }),
         bootstrap_extensions: vec![internal],
+        layered_runtime: Some(runtime()),
         ..Default::default()
     }
+}
+
+/// As large expressions as the launcher's bootstrap allows.
+fn runtime() -> LayeredRuntime {
+    let size = Value { kind: Some(value::Kind::NumberValue(f64::from(MAX_PROGRAM_SIZE))) };
+    let fields = [("re2.max_program_size.error_level".to_owned(), size)].into();
+    let layer =
+        RuntimeLayer { name: "limits".into(), layer_specifier: Some(LayerSpecifier::StaticLayer(Struct { fields })) };
+    LayeredRuntime { layers: vec![layer] }
 }
 
 fn all<M: Message + Name + Default>(resources: &Resources, kind: Type) -> Vec<M> {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cases;
+mod directories;
 mod generated;
 mod golden;
 mod incremental;

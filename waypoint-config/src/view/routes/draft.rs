@@ -2,8 +2,10 @@
 //! What the author of a route wrote, in one shape for the four kinds and nothing checked yet. `read` makes it, `matches`, `filters`, `backends` and
 //! `resolve` decide what it means.
 
-use super::parent::ParentRef;
-use crate::view::rule::{Cors, HeaderEdits};
+use crate::{
+    api::ParentRef,
+    view::rule::{Cors, HeaderEdits},
+};
 
 /// A route.
 #[derive(Clone, Debug, Default, PartialEq)]

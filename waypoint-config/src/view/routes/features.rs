@@ -42,6 +42,7 @@ const FEATURES: &[Feature] = &[
     feature("Mesh", "services as parents of routes"),
     feature("MeshConsumerRoute", "routes of a client's namespace, for that namespace's clients only"),
     feature("MeshHTTPRouteBackendRequestHeaderModification", "change request headers for one backend"),
+    feature("MeshHTTPRouteNamedRouteRule", "give rules of services' routes names"),
     feature("MeshHTTPRouteQueryParamMatching", "match query parameters"),
     feature("MeshHTTPRouteRedirectPath", "redirect to another path"),
     feature("MeshHTTPRouteRedirectPort", "redirect to another port"),

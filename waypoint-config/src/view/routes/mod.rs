@@ -24,7 +24,7 @@ mod tests;
 
 pub use backends::{Found, Lookup, permits};
 pub use features::{Feature, supported_features};
-pub use parent::{ParentKind, ParentPort, ParentRef, ParentService};
+pub use parent::{ParentKind, ParentPort, ParentService};
 pub use regex::MAX_PROGRAM_SIZE;
 pub use resolve::{AnyRoute, RouteRef, resolve};
 pub use status::{CONTROLLER, ConditionKind, Reason, RouteCondition, RouteStatus};

@@ -3,8 +3,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::view::{AppProtocol, Name};
+use crate::{
+    api::ParentRef,
+    view::{AppProtocol, Name},
+};
 
+/// The group of the Gateway API.
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 /// The group of Istio's own kinds.
 pub(super) const ISTIO_GROUP: &str = "networking.istio.io";
 
@@ -43,23 +48,6 @@ pub struct ParentPort {
     pub protocol: AppProtocol,
 }
 
-/// A `parentRef` as it was written; what is absent means the API's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ParentRef {
-    /// Absent: the group of the Gateway API.
-    pub group: Option<String>,
-    /// Absent: `Gateway`.
-    pub kind: Option<String>,
-    /// Absent: that of the route.
-    pub namespace: Option<String>,
-    /// The name of the object.
-    pub name: String,
-    /// The name of one of its ports.
-    pub section_name: Option<String>,
-    /// One of its ports.
-    pub port: Option<i32>,
-}
-
 impl ParentRef {
     /// The service it names, as seen from a route in `namespace`; `None` when it names something else, like a Gateway.
     pub fn service(&self, namespace: &str) -> Option<(ParentKind, Name)> {
@@ -69,6 +57,13 @@ impl ParentRef {
             _ => return None,
         };
         Some((kind, Name::new(self.namespace.as_deref().unwrap_or(namespace), self.name.as_str())))
+    }
+
+    /// The Gateway it names, likewise.
+    pub fn gateway(&self, namespace: &str) -> Option<Name> {
+        let is_gateway = self.group.as_deref().is_none_or(|group| group == GATEWAY_GROUP)
+            && self.kind.as_deref().is_none_or(|kind| kind == "Gateway");
+        is_gateway.then(|| Name::new(self.namespace.as_deref().unwrap_or(namespace), self.name.as_str()))
     }
 }
 

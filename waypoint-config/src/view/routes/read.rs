@@ -9,14 +9,14 @@ use gateway_api::experimental::{
     tlsroutes::{self as tls, TlsRoute},
 };
 
-use super::{
-    draft::{
-        BackendRef, Draft, DraftBackend, DraftMatch, DraftMirror, DraftPath, DraftRedirect, DraftRetry, DraftRewrite,
-        DraftRule, DraftValue, Filter,
-    },
-    parent::ParentRef,
+use super::draft::{
+    BackendRef, Draft, DraftBackend, DraftMatch, DraftMirror, DraftPath, DraftRedirect, DraftRetry, DraftRewrite,
+    DraftRule, DraftValue, Filter,
 };
-use crate::view::rule::{Cors, HeaderEdits};
+use crate::{
+    api::ParentRef,
+    view::rule::{Cors, HeaderEdits},
+};
 
 macro_rules! parents {
     ($spec:expr) => {

@@ -16,13 +16,13 @@ use super::{
     backends::{Asking, Lookup},
     draft::Draft,
     matches::{Precedence, precedence},
-    parent::{Layer, ParentKind, ParentRef, ParentService},
+    parent::{Layer, ParentKind, ParentService},
     read, rules,
     shadow::Shadows,
     status::{Findings, Problem, Reason, RouteStatus, conditions},
 };
 use crate::{
-    api::Key,
+    api::{Key, ParentRef},
     view::{
         Name,
         rule::{HttpEntry, HttpMatch, HttpRule, Origin, PortRules, TcpRule},
@@ -96,6 +96,12 @@ impl RouteRef<'_> {
     /// The services a route names as parents: what `build` keeps its index by. Gateways are left out.
     pub fn parents(&self) -> BTreeSet<(ParentKind, Name)> {
         self.route.draft().parents.iter().filter_map(|parent| parent.service(&self.key.namespace)).collect()
+    }
+
+    /// The Gateways a route names as parents, and how.
+    pub fn gateways(&self) -> Vec<(ParentRef, Name)> {
+        let parents = self.route.draft().parents.into_iter();
+        parents.filter_map(|parent| parent.gateway(&self.key.namespace).map(|name| (parent, name))).collect()
     }
 
     /// The services a route sends to, in backends and mirrors: when one of them comes, goes or changes its ports, or a grant in its namespace does, the

@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-use super::parent::ParentRef;
-use crate::api::Key;
+use crate::api::{Key, ParentRef};
 
 /// Who speaks in the status of routes.
 pub const CONTROLLER: &str = "istio.io/gateway-controller";
@@ -62,15 +61,47 @@ pub enum Reason {
     UnsupportedProtocol,
 }
 
+impl ConditionKind {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::PartiallyInvalid => "PartiallyInvalid",
+        }
+    }
+}
+
+impl Reason {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+            Self::UnsupportedValue => "UnsupportedValue",
+            Self::IncompatibleFilters => "IncompatibleFilters",
+            Self::Conflicted => "Conflicted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::BackendNotFound => "BackendNotFound",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::InvalidKind => "InvalidKind",
+            Self::InvalidDestination => "InvalidDestination",
+            Self::InvalidFilter => "InvalidFilter",
+            Self::UnsupportedProtocol => "UnsupportedProtocol",
+        }
+    }
+}
+
 impl fmt::Display for ConditionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str(self.word())
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str(self.word())
     }
 }
 
