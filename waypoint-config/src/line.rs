@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    ambient::{Renderer, Resources},
-    api::Key,
+    ambient::{Notice, Renderer, Resources},
+    api::{Key, Kind},
     fleet::{self, Fleet, Waypoints},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
-    view::{Mesh, Snapshot, Touched, View},
+    view::{Mesh, Snapshot, Touched, View, status::WAYPOINT_ACCEPTED},
 };
 
 mod demand;
@@ -229,6 +229,7 @@ pub async fn run(
 ) {
     let Feedback { demand, refusals, progress } = feedback;
     let mut line = Line::new(mesh);
+    let mut unattached = BTreeMap::new();
     let now = || tokio::time::Instant::now().into_std();
     loop {
         let batch = tokio::select! {
@@ -269,6 +270,7 @@ pub async fn run(
         line.fault(&faults);
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
+        report_unattached(&line, &mut unattached);
         publish.send_modify(|published| {
             line.publish(published);
             (published.faults, published.synced) = (faults, synced);
@@ -298,8 +300,27 @@ fn report(before: &[Fault], now: &[Fault]) {
 
 fn report_notices(before: &Resources, now: &Resources) {
     for (policy, notice) in now.notices() {
-        if before.notice(policy) != Some(notice) {
+        // What is for waypoints is theirs to enforce; whether one does, its condition says.
+        if *notice != Notice::ForGateways && before.notice(policy) != Some(notice) {
             warn!("AuthorizationPolicy {policy}: {notice}");
+        }
+    }
+}
+
+/// Policies with targets that nobody enforces or that only some do, once when that becomes so.
+fn report_unattached(line: &Line, known: &mut BTreeMap<Key, String>) {
+    for key in line.touched().judged.iter().filter(|key| key.kind == Kind::AuthorizationPolicy) {
+        let status = line.status(key);
+        let refused = status.conditions.iter().find(|one| one.kind == WAYPOINT_ACCEPTED && !one.holds);
+        match refused {
+            Some(condition) => {
+                let old = known.insert(key.clone(), condition.message.clone());
+                if old.as_ref() != Some(&condition.message) {
+                    let (namespace, name) = (&key.namespace, &key.name);
+                    warn!("AuthorizationPolicy {namespace}/{name} is not enforced: {}", condition.message);
+                }
+            }
+            None => _ = known.remove(key),
         }
     }
 }

@@ -331,7 +331,7 @@ const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// On ServiceEntries that need a waypoint and have none.
 const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
 /// On policies for waypoints.
-const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 /// The reason of a policy on something no waypoint stands before.
 const NOT_BOUND: &str = "AncestorNotBound";
 

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use super::bootstrap::{ADMIN, OWN_LISTENERS};
+use super::bootstrap::ADMIN;
 
 /// Envoy did not do what it was asked.
 #[derive(Debug, Error)]
@@ -35,22 +35,14 @@ pub(super) async fn drain() -> Result<(), AdminError> {
     Ok(())
 }
 
-/// How many connections it has from outside.
+/// How many connections it carries. A tunnel without streams carries none: its client lets go of it when it is gone, and sends it nothing new, for the waypoint
+/// calls itself unhealthy.
 pub(super) async fn connections() -> Result<u64, AdminError> {
-    ask(Method::GET, "/stats?filter=downstream_cx_active").await.map(|text| count(&text))
+    ask(Method::GET, "/stats?filter=downstream_rq_active").await.map(|text| count(&text))
 }
 
-/// Adds up the connections of listeners for the mesh: not those of the admin port, the worker threads' shares, or those that stay inside Envoy.
 fn count(stats: &str) -> u64 {
-    let open = |line: &str| {
-        let (name, value) = line.split_once(": ")?;
-        let listener = name.strip_prefix("listener.")?.strip_suffix(".downstream_cx_active")?;
-        let ours = OWN_LISTENERS.contains(&listener) || listener.starts_with("admin");
-        if ours || listener.contains(".worker_") || listener.starts_with("envoy_internal") {
-            return None;
-        }
-        value.trim().parse::<u64>().ok()
-    };
+    let open = |line: &str| line.strip_prefix(CARRIED)?.strip_prefix(": ")?.trim().parse::<u64>().ok();
     stats.lines().filter_map(open).sum()
 }
 
@@ -84,6 +76,8 @@ async fn ask(method: Method, path: &'static str) -> Result<String, AdminError> {
     }
 }
 
+/// Streams of tunnels, by the name that the control plane gives to what ends them.
+const CARRIED: &str = "http.connect_terminate.downstream_rq_active";
 const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -92,19 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_connections_from_outside_count_and_each_once() {
-        let stats = "listener.0.0.0.0_15008.downstream_cx_active: 3\n\
-            listener.0.0.0.0_15008.worker_0.downstream_cx_active: 2\n\
-            listener.0.0.0.0_15008.worker_1.downstream_cx_active: 1\n\
-            listener.[__]_15008.downstream_cx_active: 1\n\
-            listener.admin.downstream_cx_active: 1\n\
-            listener.admin.main_thread.downstream_cx_active: 1\n\
-            listener.envoy_internal_main_internal.downstream_cx_active: 7\n\
-            listener.readiness.downstream_cx_active: 1\n\
-            listener.stats.downstream_cx_active: 1\n\
-            http.main.downstream_cx_active: 9\n\
+    fn connections_carried_are_the_streams_of_tunnels() {
+        let stats = "http.admin.downstream_rq_active: 1\n\
+            http.connect_terminate.downstream_rq_active: 3\n\
+            http.connect_terminate.downstream_rq_active_more: 9\n\
+            http.web.downstream_rq_active: 3\n\
             nonsense\n";
-        assert_eq!(count(stats), 4);
+        assert_eq!(count(stats), 3);
         assert_eq!(count(""), 0);
     }
 }

@@ -278,6 +278,10 @@ impl Worker {
     /// Ends a flow of which nothing more will come.
     pub(super) fn settle(&mut self, key: Key<Flow>) {
         let Some(flow) = self.flows.get(key) else { return };
+        // It became an orphan in this very turn: the application has not read everything yet.
+        if matches!(flow.far, Far::Nothing) {
+            return;
+        }
         let (to_app, to_far) = (&flow.to_app, &flow.to_far);
         if to_app.sink == Sink::Finished && to_far.sink == Sink::Finished {
             return self.end_flow(key, Ending::Complete);

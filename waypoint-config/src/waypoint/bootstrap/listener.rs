@@ -12,7 +12,7 @@ use super::input::Node;
 /// Where the admin port is.
 pub(in crate::waypoint) const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, port::PROXY_ADMIN);
 /// The listeners by the names they have in statistics.
-pub(in crate::waypoint) const OWN_LISTENERS: [&str; 2] = ["stats", "readiness"];
+const OWN_LISTENERS: [&str; 2] = ["stats", "readiness"];
 
 /// The admin port.
 pub(super) fn admin() -> Value {

@@ -10,6 +10,6 @@ mod node;
 mod render;
 
 pub use input::{Bootstrap, Limits, Node};
-pub(super) use listener::{ADMIN, OWN_LISTENERS};
+pub(super) use listener::ADMIN;
 pub use node::labels;
 pub use render::render;

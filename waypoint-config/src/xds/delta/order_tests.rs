@@ -230,11 +230,9 @@ fn what_comes_back_in_time_is_not_removed() {
     client.change(2, next);
     let again = World { generation: 99, ..before.with(Type::Listener, "a", 2) };
     client.change(3, World { generation: 100, ..again });
-    loop {
-        let told: Vec<Told> = match client.open.first().map(|response| Type::of(&response.type_url).unwrap()) {
-            Some(kind) => client.take(kind),
-            None => break,
-        };
+    while let Some(response) = client.open.first() {
+        let kind = Type::of(&response.type_url).unwrap();
+        let told = client.take(kind);
         assert!(told.iter().all(|(_, _, removed)| removed.is_empty()), "{told:?}");
     }
     assert_eq!(client.session.taken(), 3);
