@@ -12,15 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    ambient::{Notice, Renderer, Resources, ztunnel_accepted},
+    ambient::{Notice, Renderer, Resources},
     api::{Key, Kind},
     fleet::{self, Fleet, Waypoints},
     source::{Batch, Fault},
     store::{Change, Dirty, Store},
-    view::{
-        Mesh, Snapshot, Touched, View,
-        status::{Status, WAYPOINT_ACCEPTED},
-    },
+    view::{Mesh, Snapshot, Touched, View, status::WAYPOINT_ACCEPTED},
 };
 
 mod demand;
