@@ -24,8 +24,10 @@ use crate::caller::{Authenticator, KeySet};
 use crate::config::Config;
 use crate::envoy;
 use crate::fleet::{self, Rendered, Waypoints};
-use crate::line::{self, Feedback, Published, Refusal};
+use crate::jwks;
+use crate::line::{self, Feedback, Inputs, Published, Refusal};
 use crate::listener::{self, Serving, TlsError};
+use crate::settings::{self, Loaded, SettingsError};
 use crate::source::Batch;
 use crate::view::Mesh;
 use crate::xds::{DiscoveryService, XdsMetrics};
@@ -39,6 +41,9 @@ pub enum StartError {
     /// The serving certificate.
     #[error("serving certificate: {0}")]
     Serving(#[from] IssueError),
+    /// The mesh configuration.
+    #[error("mesh configuration: {0}")]
+    Settings(#[from] SettingsError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -103,7 +108,11 @@ impl App {
         let acceptor = listener::tls(serving, authority.roots())?;
         let (publish, published) = watch::channel(Published::default());
         let feedback = Feedback::default();
-        tasks.spawn_background("line", line::run(mesh(config), batches, feedback.clone(), publish));
+        let (keep, keys) = watch::channel(Arc::default());
+        let (want, wanted) = watch::channel(Arc::default());
+        tasks.spawn_background("keys of token issuers", jwks::run(config.fetcher(), wanted, keep));
+        let inputs = Inputs { batches, settings: settings(config, &tasks)?, keys };
+        tasks.spawn_background("line", line::run(mesh(config), inputs, feedback.clone(), publish, want));
         open_when_synced(&tasks, &readiness, published.clone());
 
         let listen = |source| StartError::Listen { address: config.listen, source };
@@ -184,6 +193,15 @@ impl App {
         info!(?end, "ended");
         self.tasks.finished().await;
     }
+}
+
+/// What the mesh's operator decided, followed from now on.
+fn settings(config: &Config, tasks: &Tasks) -> Result<watch::Receiver<Loaded>, SettingsError> {
+    let Some(path) = &config.mesh_config else { return Ok(watch::channel(Loaded::default()).1) };
+    let (file, first) = settings::File::open(path.clone())?;
+    let (say, said) = watch::channel(first);
+    tasks.spawn_background("mesh configuration", file.run(say));
+    Ok(said)
 }
 
 fn mesh(config: &Config) -> Mesh {

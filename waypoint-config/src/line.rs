@@ -7,22 +7,32 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
     ambient::{Renderer, Resources, ztunnel_accepted},
     api::{Key, Kind},
+    envoy::{
+        Said,
+        input::{KeySets, Settings},
+    },
     fleet::{self, Fleet, Waypoints},
-    source::{Batch, Fault},
+    jwks,
+    settings::Loaded,
+    source::Fault,
     store::{Change, Dirty, Store},
     view::{Mesh, Snapshot, Touched, View, status::Status},
 };
 
 mod demand;
+mod inputs;
 mod refusals;
+mod said;
 
 pub use demand::{Demand, Wish};
+use inputs::configured;
+pub use inputs::Inputs;
 pub use refusals::{Complaints, Refusal, Refusals};
 
 /// What comes back from clients. Clones are the same.
@@ -84,6 +94,26 @@ impl Line {
         self.renderer.refresh(&self.store, self.view.snapshot(), &self.touched)
     }
 
+    /// What the mesh's operator decided, and the keys of token issuers, from now on.
+    pub fn configure(&mut self, settings: Arc<Settings>, keys: Arc<KeySets>) {
+        self.fleet.configure(settings, keys);
+        self.touched = Touched::default();
+        self.fleet.refresh(&self.store, self.view.snapshot(), &Dirty::new(), &self.touched);
+    }
+
+    /// Which keys of token issuers policies need that are attached to something, and how long a fetch of each may take.
+    pub fn wanted_keys(&self) -> jwks::Wanted {
+        let access = self.view.snapshot().access.values().flat_map(|access| &access.authentication);
+        let mut wanted = jwks::Wanted::new();
+        for rule in access.flat_map(|object| &object.spec.jwt_rules) {
+            if let Some(source) = rule.key_source() {
+                let patience = wanted.entry(source).or_default();
+                *patience = rule.patience().max(*patience);
+            }
+        }
+        wanted
+    }
+
     /// Which waypoints are asked for from now on, and for which kinds of Envoy. Returns whether that is news.
     pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
         self.fleet.want(self.view.snapshot(), wanted)
@@ -122,6 +152,7 @@ impl Line {
             let notice = self.resources().notice(&format!("{}/{}", key.namespace, key.name));
             status.conditions.extend(ztunnel_accepted(notice));
         }
+        status.conditions.extend(said::conditions(&self.fleet, key));
         status.conditions.extend(self.refused.get(key).and_then(|refusals| refusals.first()).map(Refusal::condition));
         status
     }
@@ -142,24 +173,44 @@ impl Line {
     }
 }
 
-/// Runs until the source ends.
+/// Runs until the source ends. `wanted` is told which keys are needed.
 pub async fn run(
     mesh: Mesh,
-    mut batches: mpsc::Receiver<Batch>,
+    mut inputs: Inputs,
     feedback: Feedback,
     publish: watch::Sender<Published>,
+    wanted: watch::Sender<Arc<jwks::Wanted>>,
 ) {
     let Feedback { demand, refusals } = feedback;
     let mut line = Line::new(mesh);
+    let mut of_source: Arc<[Fault]> = Arc::default();
+    let Loaded { settings, fault } = inputs.settings();
+    let mut of_settings = fault;
+    line.configure(settings, inputs.keys());
     loop {
+        let said: BTreeSet<Said> = line.fleet.said().into_iter().cloned().collect();
         let batch = tokio::select! {
             biased;
-            batch = batches.recv() => match batch {
+            batch = inputs.batches.recv() => match batch {
                 Some(batch) => batch,
                 None => return,
             },
+            () = configured(&mut inputs.settings, &mut inputs.keys) => {
+                let Loaded { settings, fault } = inputs.settings();
+                of_settings = fault;
+                line.configure(settings, inputs.keys());
+                said::report(&said, &line.fleet);
+                let faults = together(&of_source, of_settings.as_ref());
+                report(&publish.borrow().faults, &faults);
+                publish.send_modify(|published| {
+                    published.waypoints = line.fleet.waypoints().clone();
+                    published.faults = faults;
+                });
+                continue;
+            }
             () = demand.changed() => {
                 if line.want(demand.wanted()) {
+                    said::report(&said, &line.fleet);
                     publish.send_modify(|published| published.waypoints = line.fleet.waypoints().clone());
                 }
                 continue;
@@ -170,16 +221,22 @@ pub async fn run(
             }
         };
         let mut changes = batch.changes;
-        let (mut faults, mut synced) = (batch.faults, batch.synced);
+        let mut synced = batch.synced;
+        of_source = batch.faults;
         // What has queued up meanwhile becomes one generation.
-        while let Ok(next) = batches.try_recv() {
+        while let Ok(next) = inputs.batches.try_recv() {
             changes.extend(next.changes);
-            (faults, synced) = (next.faults, next.synced);
+            (of_source, synced) = (next.faults, next.synced);
         }
         let before = line.resources().clone();
         line.apply(changes);
+        let faults = together(&of_source, of_settings.as_ref());
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
+        said::report(&said, &line.fleet);
+        if !line.touched.access.is_empty() {
+            wanted.send_replace(Arc::new(line.wanted_keys()));
+        }
         publish.send_replace(Published {
             resources: line.resources().clone(),
             waypoints: line.fleet.waypoints().clone(),
@@ -190,13 +247,20 @@ pub async fn run(
     }
 }
 
+fn together(of_source: &Arc<[Fault]>, of_settings: Option<&Fault>) -> Arc<[Fault]> {
+    match of_settings {
+        None => Arc::clone(of_source),
+        Some(fault) => [fault].into_iter().chain(of_source.iter()).cloned().collect(),
+    }
+}
+
 /// Each fault once when it appears, and once when it is mended.
 fn report(before: &[Fault], now: &[Fault]) {
     for fault in now.iter().filter(|fault| !before.contains(fault)) {
         warn!("{fault}");
     }
     if now.is_empty() && !before.is_empty() {
-        info!("every object of the source is taken in again");
+        info!("everything is taken in again");
     }
 }
 

@@ -39,6 +39,19 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// As the reason of a condition.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::AllowsLess { .. } => "AllowsLess",
+            Self::DeniesMore { .. } => "DeniesMore",
+            Self::NoProvider { .. } => "NoProvider",
+            Self::NoKeys { .. } => "NoKeys",
+            Self::BadTokenRule { .. } => "BadTokenRule",
+        }
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
