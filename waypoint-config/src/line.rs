@@ -31,8 +31,8 @@ mod refusals;
 mod said;
 
 pub use demand::{Demand, Wish};
-use inputs::configured;
 pub use inputs::Inputs;
+use inputs::configured;
 pub use refusals::{Complaints, Refusal, Refusals};
 
 /// What comes back from clients. Clones are the same.

@@ -6,14 +6,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use waypoint_config::{
     api::{Key, KeySource, Kind},
-    envoy::{Profile, Type, input::{KeySets, Settings}},
+    envoy::{
+        Profile, Type,
+        input::{KeySets, Settings},
+    },
     fleet,
     line::Line,
     source::{Ledger, Reading, Role},
     view::{Mesh, Name},
 };
 
-const KEYS: &str = r#"{"keys":[{"crv":"Ed25519","kid":"seen","kty":"OKP","x":"bm9ib2R5LWhhcy10aGlzLWtleS1ub2JvZHktaGFzLS0"}]}"#;
+const KEYS: &str =
+    r#"{"keys":[{"crv":"Ed25519","kid":"seen","kty":"OKP","x":"bm9ib2R5LWhhcy10aGlzLWtleS1ub2JvZHktaGFzLS0"}]}"#;
 
 /// A waypoint with many services, one of which asks for tokens; somebody asks for the waypoint.
 fn line() -> Line {

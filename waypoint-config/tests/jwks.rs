@@ -67,7 +67,11 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, respond: Respond, own: SocketAddr) {
+async fn serve(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    respond: Respond,
+    own: SocketAddr,
+) {
     let mut head = Vec::new();
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         match stream.read_buf(&mut head).await {
@@ -140,7 +144,9 @@ async fn fails(fetcher: &Fetcher, source: &KeySource, patience: Duration) -> Fet
 async fn keys_come_from_a_url_after_a_redirect_and_from_an_issuers_configuration() {
     let server = Server::start(respond).await;
     let fetcher = allowing("127.0.0.1");
-    for source in [server.url("/keys"), server.url("/elsewhere"), KeySource::Issuer(format!("http://{}/", server.address))] {
+    for source in
+        [server.url("/keys"), server.url("/elsewhere"), KeySource::Issuer(format!("http://{}/", server.address))]
+    {
         let keys = fetcher.fetch(&source, PATIENCE).await.unwrap();
         assert!(keys.contains("P-256"), "{keys}");
     }
@@ -206,7 +212,8 @@ async fn a_server_with_tls_must_prove_its_name_and_sends_nobody_out_of_tls() {
     let root = of_root.self_signed(&key).unwrap();
     let issuer = Issuer::new(of_root, key);
     let server_key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&server_key, &issuer).unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&server_key, &issuer).unwrap();
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -257,7 +264,8 @@ async fn a_source_that_many_name_is_fetched_once_and_a_failing_one_again_and_bes
         want.send_replace(Arc::new(Wanted::from([(good.clone(), PATIENCE), (bad.clone(), PATIENCE)])));
         tokio::task::yield_now().await;
     }
-    until(&mut keys, |keys| keys.get(&good).is_some_and(Result::is_ok) && keys.get(&bad).is_some_and(Result::is_err)).await;
+    until(&mut keys, |keys| keys.get(&good).is_some_and(Result::is_ok) && keys.get(&bad).is_some_and(Result::is_err))
+        .await;
     // The bad one is asked again, a second or so later; the good one is not.
     let waited = tokio::time::timeout(LIMIT, async {
         while server.count() < 3 {

@@ -23,7 +23,8 @@ pub fn check(format: &str) -> Result<(), String> {
 fn operator(text: &str) -> Result<&str, String> {
     let shown = || text.chars().take(40).collect::<String>();
     let end = text.find(|letter: char| !(letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_'));
-    let end = end.ok_or_else(|| format!("`%{}` has no end: close it with %, or write %% for the sign itself", shown()))?;
+    let end =
+        end.ok_or_else(|| format!("`%{}` has no end: close it with %, or write %% for the sign itself", shown()))?;
     let (name, rest) = text.split_at(end);
     let Some((_, takes)) = OPERATORS.iter().find(|(known, _)| *known == name) else {
         return Err(format!("`%{}`: there is no operator {name:?}; write %% for the sign itself", shown()));
@@ -41,7 +42,9 @@ fn operator(text: &str) -> Result<&str, String> {
             let names: Vec<&str> = argument.split('?').collect();
             names.len() <= 2 && names.iter().all(|name| is_header(name))
         }
-        (Takes::Place | Takes::WholePlace, Some(argument)) => argument.split(':').all(|part| !part.is_empty() && is_plain(part)),
+        (Takes::Place | Takes::WholePlace, Some(argument)) => {
+            argument.split(':').all(|part| !part.is_empty() && is_plain(part))
+        }
         (Takes::State, Some(argument)) => {
             let (key, how) = argument.rsplit_once(':').unwrap_or((argument, "TYPED"));
             !key.is_empty() && is_plain(key) && !key.contains(':') && matches!(how, "PLAIN" | "TYPED")
@@ -111,7 +114,9 @@ impl Takes {
         match self {
             Self::Nothing => "takes nothing in brackets",
             Self::Header => "takes the name of a header, or two with a question mark between: REQ(X-REQUEST-ID)",
-            Self::Place | Self::WholePlace => "takes a namespace and keys with colons between: DYNAMIC_METADATA(envoy.filters.http.rbac:shadow)",
+            Self::Place | Self::WholePlace => {
+                "takes a namespace and keys with colons between: DYNAMIC_METADATA(envoy.filters.http.rbac:shadow)"
+            }
             Self::State => "takes a key, and PLAIN or TYPED behind a colon",
             Self::Time => "takes a format of strftime, or nothing",
         }
@@ -195,9 +200,27 @@ mod tests {
     #[test]
     fn what_envoy_would_refuse_is_refused_with_the_place() {
         let bad = [
-            "%", "%REQ%", "%REQ()%", "%REQ(a?b?c)%", "%REQ(a", "%REQ(a)", "%REQ(a):%", "%REQ(a):x%", "%BYTES_SENT():1%",
-            "%BYTES_SENT:1%", "%bytes_sent%", "%NO_SUCH%", "100 %", "%START_TIME(%)%", "%START_TIME(%E4n)%", "%REQ(a b)%",
-            "%FILTER_STATE(a:FIELD)%", "%DYNAMIC_METADATA(a::b)%", "%ENVIRONMENT(SECRET)%", "%REQ(ä)%", "%REQ(a):1234567%",
+            "%",
+            "%REQ%",
+            "%REQ()%",
+            "%REQ(a?b?c)%",
+            "%REQ(a",
+            "%REQ(a)",
+            "%REQ(a):%",
+            "%REQ(a):x%",
+            "%BYTES_SENT():1%",
+            "%BYTES_SENT:1%",
+            "%bytes_sent%",
+            "%NO_SUCH%",
+            "100 %",
+            "%START_TIME(%)%",
+            "%START_TIME(%E4n)%",
+            "%REQ(a b)%",
+            "%FILTER_STATE(a:FIELD)%",
+            "%DYNAMIC_METADATA(a::b)%",
+            "%ENVIRONMENT(SECRET)%",
+            "%REQ(ä)%",
+            "%REQ(a):1234567%",
         ];
         for format in bad {
             let error = check(format).expect_err(format);

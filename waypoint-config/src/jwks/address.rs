@@ -22,7 +22,9 @@ pub struct Allowed {
 
 /// A value that allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is neither a host name nor an address nor a range; write for example idp.local,127.0.0.1,169.254.20.0/24")]
+#[error(
+    "{0:?} is neither a host name nor an address nor a range; write for example idp.local,127.0.0.1,169.254.20.0/24"
+)]
 pub struct AllowedError(String);
 
 impl FromStr for Allowed {
@@ -115,9 +117,27 @@ mod tests {
     #[test]
     fn this_host_and_its_link_are_refused_in_every_spelling() {
         let refused = [
-            "127.0.0.1", "127.255.0.1", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "240.0.0.1",
-            "168.63.129.16", "100.100.100.200", "::1", "::", "fe80::1", "febf::1", "ff02::1", "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::169.254.169.254", "2002:7f00:1::",
+            "127.0.0.1",
+            "127.255.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "168.63.129.16",
+            "100.100.100.200",
+            "::1",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::169.254.169.254",
+            "2002:7f00:1::",
             "fd00:ec2::254",
         ];
         for address in refused {
@@ -127,7 +147,16 @@ mod tests {
 
     #[test]
     fn other_addresses_are_permitted_those_of_private_networks_too() {
-        for address in ["1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "2606::1", "fd00::1", "64:ff9b::10.0.0.1"] {
+        for address in [
+            "1.1.1.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "2606::1",
+            "fd00::1",
+            "64:ff9b::10.0.0.1",
+        ] {
             assert!(permits("", "idp.example.com", address), "{address}");
         }
     }

@@ -67,13 +67,22 @@ mod tests {
             {"kty": "RSA", "n": "a", "e": "AQAB", "kid": "1", "d": "secret", "x5c": ["long"], "alg": 7},
             {"kty": "oct", "k": "c2VjcmV0"}, {"no": "kind"}, 5, {"kty": "EC", "crv": "P-256", "x": "b", "y": "c"}]}"#;
         let kept = keys(body.as_bytes()).unwrap();
-        let expected = r#"{"keys":[{"e":"AQAB","kid":"1","kty":"RSA","n":"a"},{"crv":"P-256","kty":"EC","x":"b","y":"c"}]}"#;
+        let expected =
+            r#"{"keys":[{"e":"AQAB","kid":"1","kty":"RSA","n":"a"},{"crv":"P-256","kty":"EC","x":"b","y":"c"}]}"#;
         assert_eq!(&*kept, expected);
     }
 
     #[test]
     fn whatever_else_is_answered_is_refused_without_repeating_it() {
-        for body in ["", "<html>SECRET", "{}", r#"{"keys": "SECRET"}"#, r#"{"keys": []}"#, r#"{"keys": [{"kty": "oct", "k": "SECRET"}]}"#, "[[[["] {
+        for body in [
+            "",
+            "<html>SECRET",
+            "{}",
+            r#"{"keys": "SECRET"}"#,
+            r#"{"keys": []}"#,
+            r#"{"keys": [{"kty": "oct", "k": "SECRET"}]}"#,
+            "[[[[",
+        ] {
             let error = keys(body.as_bytes()).unwrap_err();
             assert!(!error.contains("SECRET"), "{error}");
         }

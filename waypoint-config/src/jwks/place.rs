@@ -54,7 +54,13 @@ impl Place {
         let port = match authority.port() {
             Some(port) => port.as_u16(),
             None if authority.as_str() != authority.host() => return Err(PlaceError::Syntax(shown())),
-            None => if is_tls { 443 } else { 80 },
+            None => {
+                if is_tls {
+                    443
+                } else {
+                    80
+                }
+            }
         };
         let host = authority.host().to_ascii_lowercase();
         if host.is_empty() || port == 0 {
@@ -76,7 +82,8 @@ impl Place {
             text if text.starts_with('/') => Self::parse(&format!("{scheme}://{}{text}", self.authority()))?,
             text if text.contains("://") => Self::parse(text)?,
             text => {
-                let folder = self.path.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(at, _)| at);
+                let folder =
+                    self.path.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(at, _)| at);
                 Self::parse(&format!("{scheme}://{}{folder}/{text}", self.authority()))?
             }
         };
@@ -144,7 +151,19 @@ mod tests {
         assert_eq!((place.host(), place.port(), place.path()), ("idp.example.com", 443, "/keys?a=b"));
         let place = Place::parse("http://[::1]:8080").unwrap();
         assert_eq!((place.host(), place.address(), place.path()), ("::1", "::1".parse().ok(), "/"));
-        for bad in ["", "idp/keys", "ftp://a/b", "file:///etc/passwd", "http://", "http:///a", "http://a:0/", "http://a:99999/", "http://a b/", "http://u:p@a/", "https://a@127.0.0.1/"] {
+        for bad in [
+            "",
+            "idp/keys",
+            "ftp://a/b",
+            "file:///etc/passwd",
+            "http://",
+            "http:///a",
+            "http://a:0/",
+            "http://a:99999/",
+            "http://a b/",
+            "http://u:p@a/",
+            "https://a@127.0.0.1/",
+        ] {
             assert!(Place::parse(bad).is_err(), "{bad}");
         }
     }

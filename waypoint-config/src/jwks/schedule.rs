@@ -72,8 +72,7 @@ impl Schedule {
                 self.surplus.push(source.clone());
                 continue;
             }
-            let entry =
-                Entry { patience: Some(*patience), turn: Turn::Due(now), kept: None, fault: None, failures: 0 };
+            let entry = Entry { patience: Some(*patience), turn: Turn::Due(now), kept: None, fault: None, failures: 0 };
             self.entries.insert(source.clone(), entry);
         }
     }

@@ -37,7 +37,8 @@ type Read<T> = Result<T, String>;
 /// # Errors
 /// Says which field is wrong, and what to write instead.
 pub fn read(bytes: &[u8]) -> Result<Reading, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8 from byte {} on", error.valid_up_to()))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8 from byte {} on", error.valid_up_to()))?;
     let value = parse(text)?;
     if value.get("kind").is_some() && value.get("metadata").is_some() {
         return Err("is an object of Kubernetes; the file holds what stands below its `data.mesh`".to_owned());
@@ -152,7 +153,9 @@ fn asked_by_http(at: &str, of: &AuthzHttp) -> Read<Authorizer> {
     for (field, names) in lists {
         for (i, name) in names.iter().enumerate() {
             if name.trim_matches('*') != "" && !is_header_name(name.trim_matches('*')) || name.is_empty() {
-                return Err(format!("{at}.{field}[{i}]: {name:?} is not the name of a header; `*` may stand at one end"));
+                return Err(format!(
+                    "{at}.{field}[{i}]: {name:?} is not the name of a header; `*` may stand at one end"
+                ));
             }
         }
     }

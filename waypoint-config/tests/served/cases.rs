@@ -8,7 +8,8 @@ use waypoint_config::{
     envoy::{
         About, Flavour, Notice, format,
         input::{
-            AccessLog, Authorizer, AuthorizerProtocol, Destination, Endpoints, LogFormat, NamedEndpoint, Serving, Settings, Tracing, Upstream,
+            AccessLog, Authorizer, AuthorizerProtocol, Destination, Endpoints, LogFormat, NamedEndpoint, Serving,
+            Settings, Tracing, Upstream,
         },
     },
     view::{

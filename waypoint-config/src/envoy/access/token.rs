@@ -146,7 +146,9 @@ fn keys(sets: &KeySets, rule: &JwtRule) -> Result<String, String> {
     let text = match (rule.keys(), rule.key_source()) {
         (Some(keys), _) => keys,
         (None, None) => {
-            return Err("neither jwks nor jwksUri is given, and the issuer is no URL where they could be looked for".into());
+            return Err(
+                "neither jwks nor jwksUri is given, and the issuer is no URL where they could be looked for".into()
+            );
         }
         (None, Some(source)) => match sets.get(&source) {
             Some(Ok(keys)) => &**keys,

@@ -7,9 +7,7 @@ use envoy_types::pb::envoy::{
             AccessLog, AccessLogFilter, MetadataFilter, ResponseFlagFilter, access_log::ConfigType,
             access_log_filter::FilterSpecifier,
         },
-        core::v3::{
-            DataSource, SubstitutionFormatString, data_source::Specifier, substitution_format_string::Format,
-        },
+        core::v3::{DataSource, SubstitutionFormatString, data_source::Specifier, substitution_format_string::Format},
     },
     extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
     r#type::matcher::v3::{
@@ -53,8 +51,7 @@ fn log(to: &To, filter: Option<FilterSpecifier>) -> AccessLog {
         LogFormat::Text(text) => line(text.clone()),
     };
     let format = SubstitutionFormatString { format: Some(format), ..Default::default() };
-    let file =
-        FileAccessLog { path: to.path.clone(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
+    let file = FileAccessLog { path: to.path.clone(), access_log_format: Some(AccessLogFormat::LogFormat(format)) };
     AccessLog {
         name: "envoy.access_loggers.file".into(),
         filter: filter.map(|specifier| AccessLogFilter { filter_specifier: Some(specifier) }),

@@ -96,13 +96,14 @@ fn logs_are_text_unless_json_is_asked_for_and_a_named_provider_comes_first() {
         LogFormat::Text("%PROTOCOL% done\n".into()),
         "a line ends"
     );
-    let LogFormat::Json(fields) =
-        format(r#"{accessLogFile: a, accessLogEncoding: JSON, accessLogFormat: '{"a": "%PROTOCOL%", "b": {"c": "d"}}'}"#)
-    else {
+    let LogFormat::Json(fields) = format(
+        r#"{accessLogFile: a, accessLogEncoding: JSON, accessLogFormat: '{"a": "%PROTOCOL%", "b": {"c": "d"}}'}"#,
+    ) else {
         panic!("no JSON")
     };
     assert_eq!(fields["b"]["c"], "d");
-    let provider = "extensionProviders: [{name: mine, envoyFileAccessLog: {path: /tmp/log, logFormat: {labels: {a: b}}}}]";
+    let provider =
+        "extensionProviders: [{name: mine, envoyFileAccessLog: {path: /tmp/log, logFormat: {labels: {a: b}}}}]";
     assert_eq!(good(provider).settings.access_log, None, "nobody asks for it");
     let asked = good(&format!("{{{provider}, accessLogFile: a, defaultProviders: {{accessLogging: [mine]}}}}"));
     assert_eq!(asked.settings.access_log.map(|log| log.path).as_deref(), Some("/tmp/log"));
@@ -142,7 +143,10 @@ fn what_is_wrong_is_refused_with_the_field() {
         ("extensionProviders: [{name: a}, {name: a}]".to_owned(), "extensionProviders[1].name"),
         ("extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b}}]".to_owned(), "envoyExtAuthzGrpc.port"),
         ("extensionProviders: [{name: a, envoyExtAuthzGrpc: {port: 1}}]".to_owned(), "envoyExtAuthzGrpc.service"),
-        ("extensionProviders: [{name: a, opentelemetry: {service: 'a b', port: 1}}]".to_owned(), "opentelemetry.service"),
+        (
+            "extensionProviders: [{name: a, opentelemetry: {service: 'a b', port: 1}}]".to_owned(),
+            "opentelemetry.service",
+        ),
         ("extensionProviders: [{name: a, prometheus: {}, opentelemetry: {service: a, port: 1}}]".to_owned(), "kind"),
         ("extensionProviders: [{name: a, envoyFileAccessLog: {logFormat: {text: '%'}}}]".to_owned(), "logFormat.text"),
         ("defaultProviders: {tracing: [x]}".to_owned(), "defaultProviders.tracing"),
