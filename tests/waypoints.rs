@@ -9,6 +9,8 @@ mod policies;
 mod routes;
 #[path = "waypoints/security.rs"]
 mod security;
+#[path = "waypoints/telemetry.rs"]
+mod telemetry;
 
 use std::process::ExitCode;
 
@@ -123,6 +125,9 @@ fn main() -> ExitCode {
         .test("an_authorizer_that_does_not_answer_refuses_or_lets_pass_as_configured", security::authorizers::silent)
         .test("every_attribute_of_a_policy_refuses_what_it_matches_and_nothing_else", security::attributes::each)
         .test("policies_are_judged_in_order_and_those_on_trial_only_tell", security::order::order)
+        .test("the_access_log_tells_who_asked_whom_by_which_route_as_json_and_as_text", telemetry::log)
+        .test("requests_are_counted_under_istios_names_and_labels", telemetry::metrics)
+        .test("spans_go_to_the_collector_when_asked_for_and_trace_context_goes_on", telemetry::spans)
         .test("a_large_answer_with_the_close_right_behind_it_arrives_whole", bytes::large)
         .test("bytes_without_http_with_the_close_right_behind_them_arrive_whole", bytes::large_without_http)
         .test("a_server_that_speaks_first_is_heard_on_a_declared_and_an_undeclared_port", bytes::server_first)

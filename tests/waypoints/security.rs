@@ -22,7 +22,7 @@ use super::eventually;
 
 /// The service that shows what it was asked.
 const ECHO: &str = "http://10.96.0.20";
-const LOG_JSON: &str = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n";
+pub(crate) const LOG_JSON: &str = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n";
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: other, labels: {istio.io/dataplane-mode: ambient}}}
@@ -68,7 +68,7 @@ spec: {nodeName: n1, serviceAccountName: visitor}
 ";
 
 /// Starts what these tests need beside the rest, once, and has an access log written.
-fn set_up(bed: &mut Bed) -> Result<()> {
+pub(crate) fn set_up(bed: &mut Bed) -> Result<()> {
     if bed.pod("demo/echo").is_err() {
         bed.apply(&OBJECTS.replace("SERVER", &server()?))?;
     }
@@ -86,7 +86,7 @@ fn server() -> Result<String> {
 
 /// A request to make.
 #[derive(Clone, Debug)]
-struct Ask {
+pub(crate) struct Ask {
     from: String,
     url: String,
     arguments: Vec<String>,
@@ -94,19 +94,19 @@ struct Ask {
 
 /// What came of it.
 #[derive(Clone, Debug)]
-struct Asked {
-    id: String,
+pub(crate) struct Asked {
+    pub(crate) id: String,
     status: String,
-    body: String,
+    pub(crate) body: String,
     headers: String,
 }
 
 impl Ask {
-    fn path(path: &str) -> Self {
+    pub(crate) fn path(path: &str) -> Self {
         Self { from: "demo/client".into(), url: format!("{ECHO}{path}"), arguments: Vec::new() }
     }
 
-    fn url(url: &str) -> Self {
+    pub(crate) fn url(url: &str) -> Self {
         Self { url: url.into(), ..Self::path("") }
     }
 
@@ -115,7 +115,7 @@ impl Ask {
         self
     }
 
-    fn with(mut self, header: &str) -> Self {
+    pub(crate) fn with(mut self, header: &str) -> Self {
         self.arguments.extend(["-H".to_owned(), header.to_owned()]);
         self
     }
@@ -130,7 +130,7 @@ impl Ask {
     }
 
     /// Each with an id of its own, by which the access log is searched.
-    fn send(&self, bed: &Bed) -> Result<Asked> {
+    pub(crate) fn send(&self, bed: &Bed) -> Result<Asked> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let id = format!("ask-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let header = format!("x-request-id: {id}");
@@ -178,7 +178,7 @@ impl Ask {
     }
 
     /// Sends it once.
-    fn now(&self, bed: &Bed, status: &str) -> Result<Asked> {
+    pub(crate) fn now(&self, bed: &Bed, status: &str) -> Result<Asked> {
         let asked = self.send(bed)?;
         ensure!(asked.status == status, "{self:?} should be answered {status}: {asked:?}");
         Ok(asked)
@@ -186,7 +186,7 @@ impl Ask {
 }
 
 /// The line of the waypoint's access log about a request, once it is written.
-fn logged(bed: &Bed, asked: &Asked) -> Result<Value> {
+pub(crate) fn logged(bed: &Bed, asked: &Asked) -> Result<Value> {
     let found = || {
         let log = bed.mesh.program("demo-waypoint-0")?.output();
         let lines = log.lines().filter(|line| line.contains(&asked.id) && line.starts_with('{'));

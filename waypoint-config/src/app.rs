@@ -197,7 +197,9 @@ impl App {
 
 /// What the mesh's operator decided, followed from now on.
 fn settings(config: &Config, tasks: &Tasks) -> Result<watch::Receiver<Loaded>, SettingsError> {
-    let Some(path) = &config.mesh_config else { return Ok(watch::channel(Loaded::default()).1) };
+    let Some(path) = &config.mesh_config else {
+        return Ok(watch::channel(Loaded { settings: Arc::new(settings::without()), fault: None }).1);
+    };
     let (file, first) = settings::File::open(path.clone())?;
     let (say, said) = watch::channel(first);
     tasks.spawn_background("mesh configuration", file.run(say));

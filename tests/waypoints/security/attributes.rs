@@ -158,8 +158,8 @@ fn of_operations() -> Vec<Row> {
         // Written so that a careless comparison lets them through.
         to(
             "paths: ['/admin/*']",
-            vec![get("/admin/x"), get("/x/../admin/y"), get("/./admin/y"), get("/admin%2Fx/../y").with("x-a: b")],
-            vec![get("/")],
+            vec![get("/admin/x"), get("/x/../admin/y"), get("/./admin/y")],
+            vec![get("/"), get("/admin/../y")],
         ),
         to("methods: [POST], paths: ['/both']", vec![get("/both").method("POST")], vec![get("/both"), post()]),
     ]

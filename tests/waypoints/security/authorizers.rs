@@ -83,7 +83,11 @@ pub(crate) fn silent(bed: &mut Bed) -> Result<()> {
         // The policy never goes away between one provider and the next.
         for (name, status) in [("usual", "403"), ("own", "503"), ("open", "200"), ("own", "503")] {
             bed.world.objects.write(&provider(name)?)?;
-            Ask::path("/asked").until_reason(bed, status, if status == "200" { "via_upstream" } else { "ext_authz_error" })?;
+            Ask::path("/asked").until_reason(
+                bed,
+                status,
+                if status == "200" { "via_upstream" } else { "ext_authz_error" },
+            )?;
         }
         Ask::path("/free").now(bed, "200").map(drop)
     })

@@ -31,8 +31,7 @@ fn custom_then_tokens_then_deny_then_allow(bed: &mut Bed) -> Result<()> {
     .concat();
     with_objects(bed, &all, |bed| {
         let both = || Ask::path("/both");
-        let first = both().bearer("a.b.c").until(bed, "403")?;
-        reason(bed, &first, "ext_authz_denied")?;
+        both().bearer("a.b.c").until_reason(bed, "403", "ext_authz_denied")?;
         let second = both().with("x-authz: allow").bearer("a.b.c").until(bed, "401")?;
         reason(bed, &second, "jwt_authn_access_denied")?;
         let third = both().with("x-authz: allow").until(bed, "403")?;
@@ -55,15 +54,14 @@ fn audit_and_trial_tell(bed: &mut Bed) -> Result<()> {
     // When the mesh keeps no log, what is audited is still written down, and nothing else.
     bed.mesh.configure("{}")?;
     with_objects(bed, &all, |bed| {
-        let line = super::eventually("a request that is audited to be written down", || {
+        super::eventually("a request that is audited to be written down", || {
             let asked = Ask::path("/seen/a").now(bed, "200")?;
             let other = Ask::path("/other").now(bed, "200")?;
             logged(bed, &asked)?;
             let log = bed.mesh.program("demo-waypoint-0")?.output();
             ensure!(!log.contains(&format!("{:?}", other.id)), "a request nobody audits was written down");
             Ok(())
-        });
-        line?;
+        })?;
         bed.mesh.configure(LOG_JSON)?;
         let mut tried = None;
         super::eventually("a policy on trial to tell", || {

@@ -63,8 +63,11 @@ pub(crate) fn judged(bed: &mut Bed) -> Result<()> {
             ("Jwt_verification_fails", "401", Issuer::elliptic("one")?.token(json!({ "aud": "shop" }))?),
             ("key_to_match_kid_or_alg", "401", two.token(json!({ "iss": "one", "aud": "shop" }))?),
         ];
+        let mut asked = Vec::new();
         for (details, status, token) in &refused {
-            let asked = ask().bearer(token).now(bed, status)?;
+            asked.push((details, ask().bearer(token).now(bed, status)?));
+        }
+        for (details, asked) in asked {
             reason(bed, &asked, details)?;
         }
         // The second issuer's tokens stand elsewhere, and are taken away there.

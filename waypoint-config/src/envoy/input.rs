@@ -83,6 +83,8 @@ pub struct Settings {
     pub detection_timeout: Duration,
     /// The access log; absent: there is none.
     pub access_log: Option<AccessLog>,
+    /// Whether requests are counted under Istio's names and labels.
+    pub metrics: bool,
     /// Spans.
     pub tracing: Option<Tracing>,
     /// External authorizers, by name.
@@ -96,6 +98,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             detection_timeout: Duration::from_secs(1),
             access_log: None,
+            metrics: false,
             tracing: None,
             authorizers: BTreeMap::new(),
         }

@@ -227,9 +227,8 @@ fn is_by_name(serving: &Serving, name: &Name) -> bool {
 fn endpoint_resources(serving: &Serving, profile: &Profile, name: &Name) -> Vec<Arc<Resource>> {
     let Some((destination, _)) = serving.destination(name) else { return Vec::new() };
     let Destination { service, endpoints: Endpoints::Workloads(_) } = destination else { return Vec::new() };
-    let made = ports(service)
-        .into_iter()
-        .filter_map(|port| cluster::assignment(&serving.mesh, profile, destination, port.port));
+    let made =
+        ports(service).into_iter().filter_map(|port| cluster::assignment(serving, profile, destination, port.port));
     made.map(|one| Resource::new(Type::Endpoints, &one.cluster_name, &one)).collect()
 }
 

@@ -47,8 +47,8 @@ pub(super) struct ProxyTracing {
 pub(super) struct DefaultProviders {
     pub(super) tracing: Vec<String>,
     pub(super) access_logging: Vec<String>,
-    /// Metrics are always there; a name is taken and means nothing more.
-    pub(super) metrics: Vec<String>,
+    /// An empty list: none are kept beside Envoy's own.
+    pub(super) metrics: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,4 +7,4 @@ mod file;
 mod read;
 
 pub use file::{File, Loaded, SettingsError};
-pub use read::{Reading, read};
+pub use read::{Reading, read, without};

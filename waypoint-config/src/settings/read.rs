@@ -32,7 +32,7 @@ pub struct Reading {
 /// What is wrong, with the field in front.
 type Read<T> = Result<T, String>;
 
-/// Reads a file, YAML or JSON. An empty one means that everything is as it is without one.
+/// Reads a file, YAML or JSON. An empty one means that everything is as it is without one, see [`without`].
 ///
 /// # Errors
 /// Says which field is wrong, and what to write instead.
@@ -47,6 +47,11 @@ pub fn read(bytes: &[u8]) -> Result<Reading, String> {
     let config = typed(value, &mut notes)?;
     let settings = settings(&config, &mut notes)?;
     Ok(Reading { settings, notes })
+}
+
+/// What holds without a file.
+pub fn without() -> Settings {
+    Settings { metrics: true, ..Settings::default() }
 }
 
 fn parse(text: &str) -> Read<Value> {
@@ -113,6 +118,7 @@ fn settings(config: &MeshConfig, notes: &mut Vec<String>) -> Read<Settings> {
             false,
         )?,
         access_log: access_log(config, &providers, notes)?,
+        metrics: config.default_providers.metrics.as_ref().is_none_or(|named| !named.is_empty()),
         tracing: tracing(config, &providers, notes)?,
         authorizers,
     })

@@ -286,11 +286,12 @@ fn tokens_of_every_kind_of_issuer() {
 }
 
 #[test]
-fn spans_and_logs() {
+fn spans_logs_and_metrics() {
     let (mut serving, _) = one_service();
     let tracing = Tracing { collector: Upstream { host: "collector.example.com".into(), port: 4317 }, sampling: 250.0 };
     serving.settings = Arc::new(Settings {
         tracing: Some(tracing),
+        metrics: true,
         access_log: Some("/dev/stdout".into()),
         trust_domain_aliases: vec!["old.domain".into(), String::new()],
         ..Settings::default()

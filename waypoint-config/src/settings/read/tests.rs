@@ -83,8 +83,14 @@ fn a_file_of_an_istio_mesh_is_used_as_it_is_and_what_means_nothing_is_told() {
 #[test]
 fn an_empty_file_is_as_good_as_none() {
     for text in ["", "\n# nothing\n", "{}", "accessLogFile: ''", "extensionProviders: null"] {
-        assert_eq!(good(text), Reading { settings: Settings::default(), notes: Vec::new() }, "{text}");
+        assert_eq!(good(text), Reading { settings: without(), notes: Vec::new() }, "{text}");
     }
+}
+
+#[test]
+fn metrics_are_kept_unless_nobody_is_named_for_them() {
+    assert!(good("").settings.metrics && good("defaultProviders: {metrics: [prometheus]}").settings.metrics);
+    assert!(!good("defaultProviders: {metrics: []}").settings.metrics);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) fn cluster() -> Value {
         "name": CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": MAX_PAGE,
         "load_assignment": { "cluster_name": CLUSTER, "endpoints": [{ "lb_endpoints": [{
             "endpoint": { "address": socket(&ADMIN.0.to_string(), ADMIN.1) },
         }] }] },
@@ -35,12 +36,35 @@ pub(super) fn cluster() -> Value {
 pub(super) fn listeners(node: &Node) -> Value {
     let [stats, readiness] = OWN_LISTENERS;
     json!([
-        listener(node, stats, port::WAYPOINT_METRICS, (path::PROMETHEUS, path::PROMETHEUS)),
-        listener(node, readiness, port::READINESS, (path::READY, "/ready")),
+        listener(node, stats, port::WAYPOINT_METRICS, (path::PROMETHEUS, path::PROMETHEUS), Some(renaming())),
+        listener(node, readiness, port::READINESS, (path::READY, "/ready"), None),
     ])
 }
 
-fn listener(node: &Node, name: &str, port: u16, (shown, page): (&str, &str)) -> Value {
+/// Takes away what Envoy writes before the names of Istio's metrics, by which dashboards know them.
+fn renaming() -> Value {
+    let code = "function envoy_on_response(handle)
+  local body = handle:body()
+  if body then
+    body:setBytes((string.gsub(body:getBytes(0, body:length()), \"envoy_istio_\", \"istio_\")))
+  end
+end
+";
+    json!({
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": { "inline_string": code },
+        },
+    })
+}
+
+fn listener(node: &Node, name: &str, port: u16, (shown, page): (&str, &str), filter: Option<Value>) -> Value {
+    let router = json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    });
+    let filters: Vec<Value> = filter.into_iter().chain([router]).collect();
     let route = json!({
         "match": { "path": shown },
         "route": { "cluster": CLUSTER, "prefix_rewrite": page, "timeout": "10s" },
@@ -50,10 +74,7 @@ fn listener(node: &Node, name: &str, port: u16, (shown, page): (&str, &str)) -> 
         "stat_prefix": name,
         "common_http_protocol_options": { "idle_timeout": "60s" },
         "request_headers_timeout": "5s",
-        "http_filters": [{
-            "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-        }],
+        "http_filters": filters,
         "route_config": { "virtual_hosts": [{ "name": name, "domains": ["*"], "routes": [route] }] },
     });
     let v6 = node.addresses.iter().any(std::net::IpAddr::is_ipv6);
@@ -66,6 +87,7 @@ fn listener(node: &Node, name: &str, port: u16, (shown, page): (&str, &str)) -> 
         "stat_prefix": name,
         "address": address,
         "ignore_global_conn_limit": true,
+        "per_connection_buffer_limit_bytes": MAX_PAGE,
         "filter_chains": [{
             "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
         }],
@@ -77,3 +99,5 @@ fn socket(address: &str, port: u16) -> Value {
 }
 
 const CLUSTER: &str = "admin";
+/// In bytes; a page of metrics is held whole while names are changed in it. One of a thousand services has some 20 MB.
+const MAX_PAGE: u32 = 128 << 20;
