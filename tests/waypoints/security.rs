@@ -12,7 +12,10 @@ pub(crate) mod order;
 #[path = "security/tokens.rs"]
 pub(crate) mod tokens;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{Bed, objects, wait};
@@ -23,6 +26,9 @@ use super::eventually;
 /// The service that shows what it was asked.
 const ECHO: &str = "http://10.96.0.20";
 pub(crate) const LOG_JSON: &str = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n";
+
+/// What the ends of all ids begin with.
+pub(crate) const ID: &str = "a5c";
 
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: other, labels: {istio.io/dataplane-mode: ambient}}}
@@ -76,7 +82,7 @@ pub(crate) fn set_up(bed: &mut Bed) -> Result<()> {
     eventually("a logged request through the waypoint", || {
         let asked = Ask::path("/").from("demo/client").send(bed)?;
         ensure!(asked.status == "200" && asked.body.contains("x-request-id"), "{asked:?}");
-        logged(bed, &asked).map(drop)
+        logged_soon(bed, &asked).map(drop)
     })
 }
 
@@ -129,11 +135,11 @@ impl Ask {
         self.with(&format!("authorization: Bearer {token}"))
     }
 
-    /// Each with an id of its own, by which the access log is searched.
+    /// Each with an id of its own, by the end of which the access log is searched. It is a UUID, for Envoy keeps its mind about spans in one.
     pub(crate) fn send(&self, bed: &Bed) -> Result<Asked> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let id = format!("ask-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let header = format!("x-request-id: {id}");
+        let id = format!("{ID}{:09x}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let header = format!("x-request-id: 00000000-0000-4000-8000-{id}");
         let mut line = vec![
             "curl",
             "-sS",
@@ -172,8 +178,8 @@ impl Ask {
     /// Sends it until it is answered so for this reason.
     fn until_reason(&self, bed: &Bed, status: &str, details: &str) -> Result<()> {
         eventually(&format!("{self:?} to be answered {status} for {details}"), || {
-            let asked = self.now(bed, status)?;
-            reason(bed, &asked, details)
+            let line = logged_soon(bed, &self.now(bed, status)?)?;
+            has_details(&line, details)
         })
     }
 
@@ -185,20 +191,34 @@ impl Ask {
     }
 }
 
-/// The line of the waypoint's access log about a request, once it is written.
+/// The line of the waypoint's access log about a request, once it is written, which happens every second.
 pub(crate) fn logged(bed: &Bed, asked: &Asked) -> Result<Value> {
+    logged_within(bed, asked, harness::mesh::SETTLING)
+}
+
+/// The same where it is not sure yet that there is a log at all.
+pub(crate) fn logged_soon(bed: &Bed, asked: &Asked) -> Result<Value> {
+    logged_within(bed, asked, Duration::from_secs(2))
+}
+
+fn logged_within(bed: &Bed, asked: &Asked, patience: Duration) -> Result<Value> {
     let found = || {
         let log = bed.mesh.program("demo-waypoint-0")?.output();
         let lines = log.lines().filter(|line| line.contains(&asked.id) && line.starts_with('{'));
         let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.find(|line| line["request_id"] == asked.id.as_str()).ok_or_else(|| anyhow!("no line of {}", asked.id))
+        lines
+            .find(|line| line["request_id"].as_str().is_some_and(|id| id.ends_with(&asked.id)))
+            .ok_or_else(|| anyhow!("no line of {}", asked.id))
     };
-    wait::until("a line of the waypoint's access log", harness::mesh::SETTLING, found)
+    wait::until("a line of the waypoint's access log", patience, found)
 }
 
 /// The details of a refusal, in the log.
 fn reason(bed: &Bed, asked: &Asked, wanted: &str) -> Result<()> {
-    let line = logged(bed, asked)?;
+    has_details(&logged(bed, asked)?, wanted)
+}
+
+fn has_details(line: &Value, wanted: &str) -> Result<()> {
     let details = line["response_code_details"].as_str().unwrap_or_default();
     ensure!(details.contains(wanted), "expected {wanted:?} in the details of {line}");
     Ok(())

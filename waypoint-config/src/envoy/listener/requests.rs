@@ -144,7 +144,12 @@ pub(in crate::envoy) fn tracing_upstream(serving: &Serving) -> Option<&Upstream>
 fn tracing(serving: &Serving) -> Option<Tracing> {
     let asked = serving.settings.tracing.as_ref()?;
     let percent = |value: f64| Some(Percent { value: value.clamp(0.0, 100.0) });
-    let grpc = EnvoyGrpc { cluster_name: cluster::upstream_name(&asked.collector, true), ..Default::default() };
+    let grpc = EnvoyGrpc {
+        cluster_name: cluster::upstream_name(&asked.collector, true),
+        // Else the name of the cluster, which is no host: collectors refuse such requests.
+        authority: asked.collector.host.clone(),
+        ..Default::default()
+    };
     let service = GrpcService {
         target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
         timeout: seconds(10),
