@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keys of token issuers fetched from real servers on this machine, good ones and such as want to do harm.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     net::SocketAddr,
@@ -35,6 +35,7 @@ struct Server {
     asked: Arc<AtomicUsize>,
 }
 
+type Expected = fn(&FetchError) -> bool;
 type Respond = fn(&str, SocketAddr) -> String;
 
 impl Server {
@@ -177,7 +178,7 @@ async fn a_loopback_address_is_refused_by_number_by_name_and_after_a_redirect() 
 async fn hostile_answers_end_in_bounded_time_and_size_with_a_reason() {
     let server = Server::start(respond).await;
     let fetcher = allowing("127.0.0.1");
-    let cases: [(&str, fn(&FetchError) -> bool); 11] = [
+    let cases: [(&str, Expected); 11] = [
         ("/endless", |error| matches!(error, FetchError::Answer(_))),
         ("/endless-head", |error| matches!(error, FetchError::Http { .. })),
         ("/loop", |error| matches!(error, FetchError::Redirects(_))),

@@ -206,7 +206,7 @@ mod tests {
         let (mut world, a) = (World::new(), url("a"));
         world.want(&[&a]);
         assert_eq!(world.schedule.keys().get(&a), None, "not fetched yet");
-        assert_eq!(world.begin(), [a.clone()]);
+        assert_eq!(world.begin(), std::slice::from_ref(&a));
         assert!(world.begin().is_empty(), "it is being fetched");
         world.want(&[&a]);
         assert!(world.begin().is_empty(), "it still is");

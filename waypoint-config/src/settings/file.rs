@@ -150,6 +150,8 @@ const MAX_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use mesh_common::lifecycle::Tasks;
+
     use super::*;
 
     async fn next(said: &mut watch::Receiver<Loaded>) -> Loaded {
@@ -171,7 +173,8 @@ mod tests {
         file.every = Duration::from_millis(10);
         assert_eq!(first.settings.connect_timeout, Duration::from_secs(1));
         let (out, mut said) = watch::channel(first);
-        let running = tokio::spawn(file.run(out));
+        let tasks = Tasks::new();
+        let _ = tasks.spawn("file", file.run(out));
 
         write("connectTimeout: 2s");
         let good = next(&mut said).await;
@@ -192,7 +195,7 @@ mod tests {
         let mended = next(&mut said).await;
         assert_eq!((mended.settings.connect_timeout, mended.fault), (Duration::from_secs(3), None));
         drop(said);
-        running.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), tasks.finished()).await.expect("it ends when nobody listens");
     }
 
     #[test]

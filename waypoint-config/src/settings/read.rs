@@ -158,7 +158,8 @@ fn asked_by_http(at: &str, of: &AuthzHttp) -> Read<Authorizer> {
     ];
     for (field, names) in lists {
         for (i, name) in names.iter().enumerate() {
-            if name.trim_matches('*') != "" && !is_header_name(name.trim_matches('*')) || name.is_empty() {
+            let stem = name.trim_matches('*');
+            if name.is_empty() || !stem.is_empty() && !is_header_name(stem) {
                 return Err(format!(
                     "{at}.{field}[{i}]: {name:?} is not the name of a header; `*` may stand at one end"
                 ));
