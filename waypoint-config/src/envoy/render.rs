@@ -39,6 +39,8 @@ pub struct Renderer {
     profile: Profile,
     resources: Resources,
     chains: BTreeMap<Name, Chains>,
+    /// The services whose chains have something to say: few among many.
+    outspoken: BTreeSet<Name>,
     direct: Chains,
     /// What each part has brought, so that it can be taken away again.
     brought: BTreeMap<Part, BTreeSet<(Type, Arc<str>)>>,
@@ -72,7 +74,8 @@ impl Renderer {
 
     /// What must be said about policies.
     pub fn said(&self) -> BTreeSet<&Said> {
-        self.chains.values().chain([&self.direct]).flat_map(|chains| &chains.said).collect()
+        let of_services = self.outspoken.iter().filter_map(|name| self.chains.get(name));
+        of_services.chain([&self.direct]).flat_map(|chains| &chains.said).collect()
     }
 
     /// Makes a new generation of what was touched; none if no byte differs.
@@ -87,6 +90,7 @@ impl Renderer {
         if whole {
             services.extend(serving.services.keys().chain(serving.others.keys()));
             self.chains.retain(|name, _| serving.services.contains_key(name));
+            self.outspoken.retain(|name| serving.services.contains_key(name));
         }
         services.extend(touched.iter().filter_map(|unit| match unit {
             Unit::Service(name) => Some(name),
@@ -160,10 +164,17 @@ impl Renderer {
         match serving.services.get(name) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
+                match chains.said.is_empty() {
+                    true => _ = self.outspoken.remove(name),
+                    false => _ = self.outspoken.insert(name.clone()),
+                }
                 let old = self.chains.insert(name.clone(), chains);
                 old.as_ref() != self.chains.get(name)
             }
-            None => self.chains.remove(name).is_some(),
+            None => {
+                self.outspoken.remove(name);
+                self.chains.remove(name).is_some()
+            }
         }
     }
 
