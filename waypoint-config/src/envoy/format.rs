@@ -78,12 +78,16 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./|".contains(&byte))
 }
 
-/// Of `strftime` what every system knows, and Envoy's fractions of seconds.
+/// Of `strftime` what every system knows and what is no end of a line, and Envoy's fractions of seconds (`%f`, `%3f`).
 fn is_time(text: &str) -> bool {
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
         let fits = match letter {
-            '%' => letters.next().is_some_and(|letter| "YmdHMSsfFTzZbBaAjy123456789".contains(letter)),
+            '%' => match letters.next() {
+                Some('1'..='9') => letters.next() == Some('f'),
+                Some(letter) => "YmdHMSsfFTzZbBaAjy".contains(letter),
+                None => false,
+            },
             letter => letter.is_ascii_alphanumeric() || " -:./,_+".contains(letter),
         };
         if !fits {
@@ -215,6 +219,8 @@ mod tests {
             "100 %",
             "%START_TIME(%)%",
             "%START_TIME(%E4n)%",
+            "%START_TIME(%5n)%",
+            "%START_TIME(%n)%",
             "%REQ(a b)%",
             "%FILTER_STATE(a:FIELD)%",
             "%DYNAMIC_METADATA(a::b)%",
