@@ -42,7 +42,7 @@ pub enum StartError {
     #[error("serving certificate: {0}")]
     Serving(#[from] IssueError),
     /// The mesh configuration.
-    #[error("mesh configuration: {0}")]
+    #[error("the mesh configuration cannot be used")]
     Settings(#[from] SettingsError),
     /// TLS.
     #[error(transparent)]

@@ -20,7 +20,7 @@ use crate::{envoy::input::Settings, source::Fault};
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// It cannot be read.
-    #[error("{}: {source}; --mesh-config must name a file that can be read", path.display())]
+    #[error("{}: cannot be read; --mesh-config must name a file", path.display())]
     Io {
         /// The file.
         path: PathBuf,
