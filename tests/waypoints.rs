@@ -3,6 +3,8 @@
 
 #[path = "waypoints/bytes.rs"]
 mod bytes;
+#[path = "waypoints/changes.rs"]
+mod changes;
 #[path = "waypoints/policies.rs"]
 mod policies;
 #[path = "waypoints/routes.rs"]
@@ -131,6 +133,9 @@ fn main() -> ExitCode {
         .test("a_large_answer_with_the_close_right_behind_it_arrives_whole", bytes::large)
         .test("bytes_without_http_with_the_close_right_behind_them_arrive_whole", bytes::large_without_http)
         .test("a_server_that_speaks_first_is_heard_on_a_declared_and_an_undeclared_port", bytes::server_first)
+        .test("a_label_goes_on_and_off_without_one_failed_request", changes::label_on_and_off)
+        .test("a_canary_route_comes_and_goes_without_one_failed_request", changes::canary)
+        .test("a_gateway_goes_and_comes_without_one_failed_request", changes::gateway)
         .main()
 }
 

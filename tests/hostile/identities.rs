@@ -61,7 +61,8 @@ pub(crate) fn servers(siege: &mut Siege) -> Result<()> {
     let mut poser = pose(siege, "spiffe://cluster.local/ns/demo/sa/mallory")?;
     with_swapped_addresses(siege, |siege| {
         for (manner, reason) in SERVERS {
-            meet(siege, &mut poser, manner, reason)?;
+            let seen = meet(siege, &mut poser, manner, reason)?;
+            ensure!(seen.ends_with(" 0 bytes"), "{manner}: the server got something of the application: {seen}");
         }
         siege.neighbours()
     })
@@ -76,8 +77,8 @@ pub(crate) fn pose(siege: &Siege, identity: &str) -> Result<Dialogue> {
     Ok(poser)
 }
 
-/// One connection meets a server of that manner: it fails for this reason, and the server sees no byte of the application.
-pub(crate) fn meet(siege: &Siege, poser: &mut Dialogue, manner: &str, reason: &str) -> Result<()> {
+/// One connection meets a server of that manner and fails for this reason; answers what the server has seen.
+pub(crate) fn meet(siege: &Siege, poser: &mut Dialogue, manner: &str, reason: &str) -> Result<String> {
     poser.ask(&format!("* {manner}"))?;
     let to = siege.bed.pod("plain/poser")?.v4.into();
     let alice = siege.bed.pod("demo/alice")?;
@@ -90,9 +91,7 @@ pub(crate) fn meet(siege: &Siege, poser: &mut Dialogue, manner: &str, reason: &s
         ensure!(seen.contains(reason), "the log gives as its reason {seen:?}, expected {reason:?} in it");
         Ok::<(), anyhow::Error>(())
     })?;
-    let seen = poser.ask(&format!("* {manner}"))?;
-    ensure!(seen.ends_with(" 0 bytes"), "{manner}: the server got something of the application: {seen}");
-    Ok(())
+    poser.ask(&format!("* {manner}"))
 }
 
 /// With the bait believed to be where the poser is.

@@ -31,6 +31,7 @@ pub(crate) fn manners(siege: &mut Siege) -> Result<()> {
     let mut poser = pose(siege, "spiffe://cluster.local/ns/demo/sa/bait")?;
     with_swapped_addresses(siege, |siege| {
         for (manner, reason) in MANNERS {
+            // Whose certificate is right may hear what goes out with the request.
             meet(siege, &mut poser, manner, reason)?;
         }
         siege.neighbours()?;
@@ -59,7 +60,7 @@ const HANGING: [(&str, &str, &str); 4] = [
 ];
 /// Connections of each that wait together.
 const WAITING: usize = 40;
-/// Each of two data threads dials for itself, and perhaps once more for those who come when the first dial has failed.
+/// Each data thread (two at most here) dials for itself, and perhaps once more for those who come when the first dial has failed.
 const DIALS: u64 = 4;
 
 /// Nothing waits for ever, and many who wait for the same thing cost one dial per thread.

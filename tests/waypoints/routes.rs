@@ -6,7 +6,7 @@ use harness::{Bed, wait};
 
 use super::{WEB, curl, eventually, with_object};
 
-fn route(rules: &str) -> String {
+pub(crate) fn route(rules: &str) -> String {
     format!(
         "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{namespace: demo, name: web}}, \
          spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: {rules}}}}}"

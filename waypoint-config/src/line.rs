@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Instant,
 };
 
 use tokio::sync::watch;
@@ -26,13 +27,17 @@ use crate::{
 };
 
 mod demand;
+mod handover;
 mod inputs;
+mod progress;
 mod refusals;
 mod said;
 
 pub use demand::{Demand, Wish};
+pub use handover::{Bound, Handover, OPEN, PATIENCE, Turn, UNDER_WAY};
 pub use inputs::Inputs;
 use inputs::configured;
+pub use progress::{Heard, Progress, Reader};
 pub use refusals::{Complaints, Refusal, Refusals};
 
 /// What comes back from clients. Clones are the same.
@@ -42,11 +47,15 @@ pub struct Feedback {
     pub demand: Demand,
     /// What they refuse.
     pub refusals: Refusals,
+    /// How far they are.
+    pub progress: Progress,
 }
 
 /// One moment of the mesh. A clone is cheap and never changes.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
+    /// Counts up with everything that is published.
+    pub number: u64,
     /// What node proxies are sent.
     pub resources: Resources,
     /// What waypoints are sent.
@@ -66,6 +75,8 @@ pub struct Line {
     view: View,
     renderer: Renderer,
     fleet: Fleet,
+    handover: Handover,
+    number: u64,
     touched: Touched,
     refused: BTreeMap<Key, Vec<Refusal>>,
 }
@@ -78,26 +89,83 @@ impl Line {
             view: View::new(mesh),
             renderer: Renderer::default(),
             fleet: Fleet::default(),
+            handover: Handover::default(),
+            number: 0,
             touched: Touched::default(),
             refused: BTreeMap::new(),
         }
     }
 
-    /// Takes changes in; one generation however many they are. Returns whether the resources differ.
+    /// Takes changes in; one generation however many they are. Everybody is told everything at once. Returns whether what node proxies are sent differs.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> bool {
+        let (dirty, _) = self.take(changes);
+        self.handover = Handover::default();
+        self.render(&dirty, BTreeSet::new())
+    }
+
+    /// The same for clients that are there: nobody is told to send where nobody would take it yet, or any more; the rest follows with
+    /// [`Self::handle_progress`].
+    pub fn apply_at(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> bool {
+        let (dirty, before) = self.take(changes);
+        let turn = Turn { before: &before, after: self.view.snapshot(), publication: self.number, now };
+        let moved = self.handover.handle_change(turn, &self.touched);
+        self.render(&dirty, moved)
+    }
+
+    /// Tells more of what had to wait for others. Returns whether there was something to tell.
+    pub fn handle_progress(&mut self, heard: &Heard, now: Instant) -> bool {
+        let moved = self.handover.handle_progress(heard, self.number + 1, now);
+        if moved.is_empty() {
+            return false;
+        }
+        self.number += 1;
+        self.touched = Touched::default();
+        self.render(&Dirty::new(), moved);
+        true
+    }
+
+    /// When to call that whatever was heard.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.handover.next_deadline()
+    }
+
+    /// The number of what is to be published next.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Store and view move on.
+    fn take(&mut self, changes: impl IntoIterator<Item = Change>) -> (Dirty, Snapshot) {
         let mut dirty = Dirty::new();
         for change in changes {
             self.store.apply(change, &mut dirty);
         }
+        let before = self.view.snapshot().clone();
+        self.number += 1;
         self.touched = self.view.refresh(&self.store, &dirty);
-        self.fleet.refresh(&self.store, self.view.snapshot(), &dirty, &self.touched);
-        self.renderer.refresh(&self.store, self.view.snapshot(), &self.touched)
+        (dirty, before)
+    }
+
+    /// Resources follow.
+    fn render(&mut self, dirty: &Dirty, moved: BTreeSet<Bound>) -> bool {
+        let mut touched = self.touched.clone();
+        for bound in moved {
+            match bound {
+                Bound::Service(key) => _ = touched.services.insert(key),
+                Bound::Workload(id) => _ = touched.workloads.insert(id),
+            }
+        }
+        let snapshot = self.view.snapshot();
+        self.fleet.keep(self.handover.kept());
+        self.fleet.refresh(&self.store, snapshot, dirty, &touched);
+        self.renderer.refresh(&self.store, &self.handover.told(snapshot), &touched)
     }
 
     /// What the mesh's operator decided, and the keys of token issuers, from now on.
     pub fn configure(&mut self, settings: Arc<Settings>, keys: Arc<KeySets>) {
         self.fleet.configure(settings, keys);
         self.touched = Touched::default();
+        self.number += 1;
         self.fleet.refresh(&self.store, self.view.snapshot(), &Dirty::new(), &self.touched);
     }
 
@@ -116,7 +184,9 @@ impl Line {
 
     /// Which waypoints are asked for from now on, and for which kinds of Envoy. Returns whether that is news.
     pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
-        self.fleet.want(self.view.snapshot(), wanted)
+        let differs = self.fleet.want(self.view.snapshot(), wanted);
+        self.number += u64::from(differs);
+        differs
     }
 
     /// What clients refuse now; [`Self::status`] tells it to the authors of the objects behind that.
@@ -157,6 +227,13 @@ impl Line {
         status
     }
 
+    fn publish(&self, published: &mut Published) {
+        published.number = self.number;
+        published.resources = self.resources().clone();
+        published.waypoints = self.fleet.waypoints().clone();
+        published.snapshot = self.snapshot().clone();
+    }
+
     /// All objects.
     pub fn store(&self) -> &Store {
         &self.store
@@ -181,12 +258,13 @@ pub async fn run(
     publish: watch::Sender<Published>,
     wanted: watch::Sender<Arc<jwks::Wanted>>,
 ) {
-    let Feedback { demand, refusals } = feedback;
+    let Feedback { demand, refusals, progress } = feedback;
     let mut line = Line::new(mesh);
     let mut of_source: Arc<[Fault]> = Arc::default();
     let Loaded { settings, fault } = inputs.settings();
     let mut of_settings = fault;
     line.configure(settings, inputs.keys());
+    let now = || tokio::time::Instant::now().into_std();
     loop {
         let said: BTreeSet<Said> = line.fleet.said().into_iter().cloned().collect();
         let batch = tokio::select! {
@@ -203,7 +281,7 @@ pub async fn run(
                 let faults = together(&of_source, of_settings.as_ref());
                 report(&publish.borrow().faults, &faults);
                 publish.send_modify(|published| {
-                    published.waypoints = line.fleet.waypoints().clone();
+                    line.publish(published);
                     published.faults = faults;
                 });
                 continue;
@@ -211,12 +289,18 @@ pub async fn run(
             () = demand.changed() => {
                 if line.want(demand.wanted()) {
                     said::report(&said, &line.fleet);
-                    publish.send_modify(|published| published.waypoints = line.fleet.waypoints().clone());
+                    publish.send_modify(|published| line.publish(published));
                 }
                 continue;
             }
             () = refusals.changed() => {
                 line.hear(refusals.all());
+                continue;
+            }
+            () = progress_or(&progress, line.next_deadline()) => {
+                if line.handle_progress(&progress.heard(), now()) {
+                    publish.send_modify(|published| line.publish(published));
+                }
                 continue;
             }
         };
@@ -229,7 +313,7 @@ pub async fn run(
             (of_source, synced) = (next.faults, next.synced);
         }
         let before = line.resources().clone();
-        line.apply(changes);
+        line.apply_at(changes, now());
         let faults = together(&of_source, of_settings.as_ref());
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
@@ -237,12 +321,9 @@ pub async fn run(
         if !line.touched.access.is_empty() {
             wanted.send_replace(Arc::new(line.wanted_keys()));
         }
-        publish.send_replace(Published {
-            resources: line.resources().clone(),
-            waypoints: line.fleet.waypoints().clone(),
-            snapshot: line.snapshot().clone(),
-            faults,
-            synced,
+        publish.send_modify(|published| {
+            line.publish(published);
+            (published.faults, published.synced) = (faults, synced);
         });
     }
 }
@@ -251,6 +332,15 @@ fn together(of_source: &Arc<[Fault]>, of_settings: Option<&Fault>) -> Arc<[Fault
     match of_settings {
         None => Arc::clone(of_source),
         Some(fault) => [fault].into_iter().chain(of_source.iter()).cloned().collect(),
+    }
+}
+
+/// Waits for news of clients, where anything depends on it, but not for ever.
+async fn progress_or(progress: &Progress, deadline: Option<Instant>) {
+    let Some(deadline) = deadline else { return std::future::pending().await };
+    tokio::select! {
+        () = progress.changed() => {}
+        () = tokio::time::sleep_until(deadline.into()) => {}
     }
 }
 

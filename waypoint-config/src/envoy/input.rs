@@ -43,6 +43,8 @@ pub struct ServedService {
     pub rules: BTreeMap<u16, PortRules>,
     /// Its own policies.
     pub access: Access,
+    /// Whether it is no longer bound: no new connections are led to it, those that are open go on.
+    pub is_leaving: bool,
 }
 
 /// A service to which requests are sent.

@@ -89,8 +89,9 @@ impl Renderer {
         let mut services: BTreeSet<&Name> = before.iter().collect();
         if whole {
             services.extend(serving.services.keys().chain(serving.others.keys()));
-            self.chains.retain(|name, _| serving.services.contains_key(name));
-            self.outspoken.retain(|name| serving.services.contains_key(name));
+            let stays = |name: &Name| serving.services.get(name).is_some_and(|served| !served.is_leaving);
+            self.chains.retain(|name, _| stays(name));
+            self.outspoken.retain(stays);
         }
         services.extend(touched.iter().filter_map(|unit| match unit {
             Unit::Service(name) => Some(name),
@@ -161,7 +162,7 @@ impl Renderer {
 
     /// Whether the chains of that service are others than before.
     fn refresh_chains(&mut self, serving: &Serving, name: &Name) -> bool {
-        match serving.services.get(name) {
+        match serving.services.get(name).filter(|served| !served.is_leaving) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
                 match chains.said.is_empty() {
@@ -185,7 +186,7 @@ impl Renderer {
             sniffed.add(&chains.sniffed);
         }
         let listeners = [listener::main(serving, &self.profile, main), listener::sniff(serving, sniffed)];
-        listeners.into_iter().map(|one| Resource::new(Type::Listener, &one.name, &one))
+        listeners.into_iter().map(|one| Resource::listener(&one))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::{cluster::v3::Cluster, listener::v3::Listener};
 use mesh_proto::discovery::{Any, unpack};
 use prost::{Message, Name};
 use rpds::RedBlackTreeMapSync;
@@ -56,13 +56,24 @@ pub struct Resource {
     pub version: Arc<str>,
     /// The message.
     pub body: Any,
+    /// Of a listener: the names of its chains; a chain whose requests are routed asks for routes of the same name.
+    pub routes: Vec<Arc<str>>,
 }
 
 impl Resource {
     pub(super) fn new<M: Message + Name>(kind: Type, name: &str, message: &M) -> Arc<Self> {
+        Arc::new(Self::plain(kind, name, message))
+    }
+
+    pub(super) fn listener(message: &Listener) -> Arc<Self> {
+        let routes = message.filter_chains.iter().map(|chain| chain.name.as_str().into()).collect();
+        Arc::new(Self { routes, ..Self::plain(Type::Listener, &message.name, message) })
+    }
+
+    fn plain<M: Message + Name>(kind: Type, name: &str, message: &M) -> Self {
         let body = pack(message);
         let version = format!("{:x}", XxHash64::oneshot(0, &body.value)).into();
-        Arc::new(Self { kind, name: name.into(), version, body })
+        Self { kind, name: name.into(), version, body, routes: Vec::new() }
     }
 
     /// The name under which a cluster asks for its endpoints, if it does.

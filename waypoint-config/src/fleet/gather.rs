@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::rules::Rules;
+use super::{kept::Kept, rules::Rules};
 use crate::{
     envoy::input::{Destination, Endpoints, KeySets, NamedEndpoint, ServedService, Settings},
     view::{
@@ -20,6 +20,7 @@ pub(super) struct World<'a> {
     pub(super) rules: &'a Rules,
     pub(super) settings: &'a Arc<Settings>,
     pub(super) keys: &'a Arc<KeySets>,
+    pub(super) kept: &'a Kept,
 }
 
 impl World<'_> {
@@ -28,6 +29,7 @@ impl World<'_> {
             destination: self.destination(key, service),
             rules: self.rules.of(key).cloned().unwrap_or_default(),
             access: self.access(&Subject::Service(key.clone())),
+            is_leaving: false,
         }
     }
 
@@ -48,10 +50,11 @@ impl World<'_> {
         self.snapshot.access.get(subject).map(|access| (**access).clone()).unwrap_or_default()
     }
 
-    /// The workloads whose own addresses are bound to a waypoint.
+    /// The workloads whose own addresses are bound to a waypoint, or still are for those who have not heard otherwise.
     pub(super) fn workloads(&self, waypoint: &Name) -> Vec<Arc<Workload>> {
-        let through = self.snapshot.workloads_through(waypoint);
-        through.filter_map(|id| self.snapshot.workloads.get(id).cloned()).collect()
+        let bound = self.snapshot.workloads_through(waypoint);
+        let all: BTreeSet<_> = bound.chain(self.kept.workloads(waypoint)).collect();
+        all.into_iter().filter_map(|id| self.snapshot.workloads.get(id).cloned()).collect()
     }
 
     /// The services that the operator's settings speak of.

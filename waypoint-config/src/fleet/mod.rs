@@ -4,9 +4,11 @@
 
 mod claims;
 mod gather;
+mod kept;
 mod rules;
 mod tended;
 mod waypoints;
 
+pub use kept::{Keep, Kept};
 pub use rules::{Ruled, Rules};
 pub use waypoints::{Fleet, Key, Rendered, Waypoints};

@@ -10,6 +10,7 @@ use std::{
 use super::{
     claims::Claims,
     gather::{World, hosts, targets},
+    kept::Keep,
     rules::Ruled,
 };
 use crate::{
@@ -62,7 +63,8 @@ impl Tended {
             speaks: BTreeMap::new(),
         };
         let mut units = BTreeSet::new();
-        let bound: Vec<Name> = world.snapshot.services_through(name).cloned().collect();
+        let bound = world.snapshot.services_through(name).chain(world.kept.services(name));
+        let bound: Vec<Name> = bound.cloned().collect();
         for service in tended.mentions.keys().cloned().collect::<Vec<_>>().into_iter().chain(bound) {
             tended.take_service(world, &service, &mut units);
         }
@@ -137,7 +139,9 @@ impl Tended {
         }
         let has = |workload: &crate::view::WorkloadId| {
             let now = world.snapshot.workloads.get(workload).and_then(|workload| workload.waypoint.as_ref());
-            now == Some(name) || self.serving.workloads.iter().any(|one| one.id == *workload)
+            now == Some(name)
+                || self.serving.workloads.iter().any(|one| one.id == *workload)
+                || world.kept.workloads(name).any(|kept| kept == workload)
         };
         if touched.workloads.iter().any(has) {
             self.serving.workloads = world.workloads(name);
@@ -158,7 +162,9 @@ impl Tended {
     /// A service that came, went or changed, wherever it is bound.
     fn take_service(&mut self, world: World<'_>, service: &Name, units: &mut BTreeSet<Unit>) {
         let now = world.snapshot.services.get(service);
-        let is_bound = |of: &Arc<crate::view::Service>| of.waypoint.as_ref() == Some(&self.serving.waypoint.name);
+        let waypoint = &self.serving.waypoint.name;
+        let is_kept = world.kept.service(waypoint, service).is_some();
+        let is_bound = |of: &Arc<crate::view::Service>| is_kept || of.waypoint.as_ref() == Some(waypoint);
         let host = now.filter(|service| is_bound(service)).map(|service| &service.hostname);
         for concerned in self.bound.set(service, host) {
             self.place(world, &concerned, units);
@@ -172,8 +178,9 @@ impl Tended {
         let had = self.serving.services.contains_key(service);
         let has = served.is_some();
         let ports: BTreeSet<u16> = match served {
-            Some(served) => {
+            Some(mut served) => {
                 let ports = served.rules.keys().copied().collect();
+                served.is_leaving = world.kept.service(&self.serving.waypoint.name, service) == Some(Keep::Open);
                 self.serving.services.insert(service.clone(), served);
                 ports
             }

@@ -10,6 +10,7 @@ use rpds::RedBlackTreeMapSync;
 
 use super::{
     gather::World,
+    kept::Kept,
     rules::{Ruled, Rules},
     tended::Tended,
 };
@@ -65,6 +66,7 @@ pub struct Fleet {
     settings: Arc<Settings>,
     keys: Arc<KeySets>,
     rules: Rules,
+    kept: Kept,
     wanted: BTreeSet<Key>,
     tended: BTreeMap<Name, (u64, Tended)>,
     lives: u64,
@@ -76,6 +78,11 @@ impl Fleet {
     /// What the mesh's operator decided, and the keys of token issuers. Counts from the next refresh on.
     pub fn configure(&mut self, settings: Arc<Settings>, keys: Arc<KeySets>) {
         (self.settings, self.keys) = (settings, keys);
+    }
+
+    /// Who is still to be served after leaving its waypoint. Counts from the next refresh on, for what that says is touched.
+    pub fn keep(&mut self, kept: Kept) {
+        self.kept = kept;
     }
 
     /// What is published.
@@ -117,8 +124,8 @@ impl Fleet {
     }
 
     fn follow(&mut self, snapshot: &Snapshot, touched: &Touched, ruled: &Ruled) {
-        let Self { settings, keys, rules, tended, published, made, .. } = self;
-        let world = World { snapshot, rules, settings, keys };
+        let Self { settings, keys, rules, kept, tended, published, made, .. } = self;
+        let world = World { snapshot, rules, settings, keys, kept };
         *made = 0;
         tended.retain(|name, (life, tended)| {
             let Some(waypoint) = snapshot.waypoints.get(name) else { return false };
@@ -140,8 +147,8 @@ impl Fleet {
 
     /// Begins with what is asked for now and there, ends with what is not.
     fn tend(&mut self, snapshot: &Snapshot) {
-        let Self { settings, keys, rules, wanted, tended, lives, published, .. } = self;
-        let world = World { snapshot, rules, settings, keys };
+        let Self { settings, keys, rules, kept, wanted, tended, lives, published, .. } = self;
+        let world = World { snapshot, rules, settings, keys, kept };
         let mut profiles: BTreeMap<&Name, BTreeSet<&Profile>> = BTreeMap::new();
         for Key { waypoint: name, profile } in wanted.iter() {
             profiles.entry(name).or_default().insert(profile);

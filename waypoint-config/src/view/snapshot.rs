@@ -61,6 +61,28 @@ impl Snapshot {
         self.workloads_through.of(waypoint)
     }
 
+    /// The same mesh with other bindings to waypoints for these, as far as they are there.
+    pub fn rebound<'a>(
+        &self,
+        services: impl Iterator<Item = (&'a Name, Option<&'a Name>)>,
+        workloads: impl Iterator<Item = (&'a WorkloadId, Option<&'a Name>)>,
+    ) -> Self {
+        let mut other = self.clone();
+        for (key, waypoint) in services {
+            let Some(service) = self.services.get(key) else { continue };
+            other.services_through.replace(key, &service.waypoint, waypoint);
+            let service = Service { waypoint: waypoint.cloned(), ..(**service).clone() };
+            other.services.insert_mut(key.clone(), Arc::new(service));
+        }
+        for (id, waypoint) in workloads {
+            let Some(workload) = self.workloads.get(id) else { continue };
+            other.workloads_through.replace(id, &workload.waypoint, waypoint);
+            let workload = Workload { waypoint: waypoint.cloned(), ..(**workload).clone() };
+            other.workloads.insert_mut(id.clone(), Arc::new(workload));
+        }
+        other
+    }
+
     /// The service a host name means to a client: that of its own namespace, else the one that is meant everywhere.
     pub fn service_of_host(&self, namespace: &str, host: &str) -> Option<&Arc<Service>> {
         let own = self.services.get(&self.mesh.service_key(namespace, host));

@@ -100,6 +100,12 @@ impl Catalog for OfWaypoint<'_> {
         let resource = self.resources.named(self.kind, &entry.name)?;
         Some((envoy::Type::Endpoints.url(), resource.endpoints()?))
     }
+
+    fn asks(&self, name: &str) -> Vec<(&'static str, Arc<str>)> {
+        let Some(resource) = self.resources.named(self.kind, name) else { return Vec::new() };
+        let is_there = |name: &&Arc<str>| self.resources.named(envoy::Type::Routes, name).is_some();
+        resource.routes.iter().filter(is_there).map(|name| (envoy::Type::Routes.url(), Arc::clone(name))).collect()
+    }
 }
 
 fn waypoint_entry(resource: &envoy::Resource) -> Entry {

@@ -3,17 +3,25 @@
 //!
 //! The server gives it each request and each new generation of resources; it answers with the responses to send. It
 //! remembers what the client was sent or said it has, by content version, so that only differences travel and a
-//! reconnect resends nothing. It never waits for an acknowledgement before the next push: each response carries its
-//! own nonce, and a rejected resource is simply not sent again until it changes.
+//! reconnect resends nothing. Each response carries its own nonce, and a rejected resource is simply not sent again
+//! until it changes.
+//!
+//! Make before break: an Envoy puts a new cluster to use only when it has its endpoints, but new routes and listeners at once. So what speaks of clusters
+//! waits until the clusters that were sent have been taken with their endpoints, and what is removed waits until everything that is new has been taken.
+//! Neither waits longer than [`PATIENCE`](super::taken::PATIENCE). Nothing else waits for an acknowledgement.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
+use mesh_proto::contract::type_url::ADDRESS;
 use mesh_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 use super::names::Names;
-use super::order::{Awaited, breaks_last, in_order};
+use super::order::{Awaited, breaks_last, in_order, speaks_of_clusters};
 use super::outstanding::Outstanding;
+use super::taken::Taken;
+use crate::envoy::Type;
 
 /// One resource as it is sent. Its version is a hash of its content.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +61,11 @@ pub trait Catalog {
     fn awaits(&self, _entry: &Entry) -> Option<(&'static str, String)> {
         None
     }
+    /// Types and names of what a client will ask for once it has taken the entry of this name, unless it has done so before: an Envoy does not use the
+    /// new part of a listener before it has the routes.
+    fn asks(&self, _name: &str) -> Vec<(&'static str, Arc<str>)> {
+        Vec::new()
+    }
 }
 
 /// What the server holds: a catalog per type URL.
@@ -84,6 +97,7 @@ pub struct Session {
     watches: BTreeMap<String, Watch>,
     sent: u64,
     awaited: Awaited,
+    taken: Taken,
 }
 
 /// What a request asks for by name.
@@ -113,6 +127,8 @@ struct Watch {
     /// That of the first half, when the last push was made of two.
     half_nonce: Option<String>,
     outstanding: Outstanding,
+    /// What is to be removed once everything new has been taken.
+    going: BTreeSet<String>,
 }
 
 impl Session {
@@ -134,8 +150,16 @@ impl Session {
         let watch = self.watches.entry(request.type_url.clone()).or_default();
         let rejected = request.error_detail.as_ref();
         let is_known = match rejected {
-            Some(error) => watch.outstanding.rejected(&request.response_nonce, &error.message),
-            None => watch.outstanding.acknowledged(&request.response_nonce),
+            Some(error) => {
+                self.taken.handle_refusal(&request.response_nonce);
+                watch.outstanding.rejected(&request.response_nonce, &error.message)
+            }
+            None => {
+                let names = watch.outstanding.acknowledged(&request.response_nonce);
+                let taken = names.iter().flatten();
+                taken.for_each(|name| self.taken.handle_taken(&request.type_url, name, &request.response_nonce));
+                names.is_some()
+            }
         };
         if first {
             for (name, version) in &request.initial_resource_versions {
@@ -164,29 +188,92 @@ impl Session {
         (outcome, response)
     }
 
-    /// Takes a new generation; gives the responses to send, in order. Types without a difference are left out. What is new goes before what speaks of
-    /// it, and what is removed after what spoke of it: make before break.
-    pub fn handle_generation(&mut self, catalogs: &dyn Catalogs) -> Vec<DeltaDiscoveryResponse> {
-        let (mut makes, mut breaks) = (Vec::new(), Vec::new());
-        for type_url in in_order(self.watches.keys()) {
-            let Some(catalog) = catalogs.catalog(&type_url) else { continue };
-            let Some(mut response) = self.push(&type_url, &*catalog, Asked::default()) else { continue };
-            if !breaks_last(&type_url) || response.removed_resources.is_empty() {
-                makes.push(response);
-            } else if response.resources.is_empty() {
-                breaks.push(response);
-            } else {
-                let removed = std::mem::take(&mut response.removed_resources);
-                let half = response.nonce.clone();
-                makes.push(response);
-                breaks.push(self.respond(&type_url, Vec::new(), removed));
-                if let Some(watch) = self.watches.get_mut(&type_url) {
-                    watch.half_nonce = Some(half);
-                }
+    /// Takes a new generation, or goes on with one that had to wait for the client; gives the responses to send, in order. Types without a difference are
+    /// left out.
+    pub fn handle_generation(&mut self, catalogs: &dyn Catalogs, now: Instant) -> Vec<DeltaDiscoveryResponse> {
+        let mut responses = Vec::new();
+        let types = in_order(self.watches.keys());
+        self.taken.forget(|type_url, name| catalogs.catalog(type_url).is_none_or(|all| all.version(name).is_none()));
+        let is_late = self.taken.is_late(now);
+        let mut is_held = false;
+        for type_url in &types {
+            let Some(catalog) = catalogs.catalog(type_url) else { continue };
+            let is_seen = self.watches.get(type_url).is_some_and(|watch| watch.seen == Some(catalog.generation()));
+            if is_seen && !self.awaited.has(type_url) {
+                continue;
+            }
+            if speaks_of_clusters(type_url) && !is_late && !self.has_clusters() {
+                is_held = true;
+                continue;
+            }
+            responses.extend(self.push(type_url, &*catalog, Asked::default()));
+        }
+        if is_late || (!is_held && self.has_all()) {
+            for type_url in types.iter().rev() {
+                responses.extend(self.remove(type_url));
             }
         }
-        makes.extend(breaks.into_iter().rev());
-        makes
+        let is_going = self.watches.values().any(|watch| !watch.going.is_empty());
+        self.taken.waits(is_held || is_going, now);
+        if !is_held {
+            self.taken.mark(self.sent);
+        }
+        responses
+    }
+
+    /// When to go on without the client, by [`Self::handle_generation`].
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.taken.next_deadline()
+    }
+
+    /// That the catalogs given from now on are those of this publication, or a later one.
+    pub fn announce(&mut self, publication: u64) {
+        self.taken.announce(publication);
+    }
+
+    /// The last publication of which the client has taken everything that it was sent; 0 before that.
+    pub fn taken(&mut self) -> u64 {
+        let oldest = self.watches.values().filter_map(|watch| watch.outstanding.oldest()).min();
+        match self.has_begun() {
+            true => self.taken.taken(oldest),
+            false => 0,
+        }
+    }
+
+    /// Whether the client has asked for everything it cannot do without.
+    fn has_begun(&self) -> bool {
+        let has = |type_url: &str| self.watches.get(type_url).is_some_and(|watch| watch.seen.is_some());
+        (has(Type::Cluster.url()) && has(Type::Listener.url())) || has(ADDRESS)
+    }
+
+    /// Whether the client has taken the clusters it was sent, and what they wait for.
+    fn has_clusters(&self) -> bool {
+        !self.taken.awaits(Type::Endpoints.url()) && self.has_answered(Type::Cluster.url())
+    }
+
+    /// Whether it has taken everything that is not about endpoints, which come and go all the time.
+    fn has_all(&self) -> bool {
+        let types = [Type::Cluster.url(), Type::Listener.url(), Type::Routes.url()];
+        self.has_begun() && self.taken.awaits_nothing() && types.iter().all(|type_url| self.has_answered(type_url))
+    }
+
+    fn has_answered(&self, type_url: &str) -> bool {
+        self.watches.get(type_url).is_none_or(|watch| watch.outstanding.oldest().is_none())
+    }
+
+    /// What is to be removed of a type.
+    fn remove(&mut self, type_url: &str) -> Option<DeltaDiscoveryResponse> {
+        let watch = self.watches.get_mut(type_url)?;
+        let going: Vec<String> = std::mem::take(&mut watch.going).into_iter().collect();
+        if going.is_empty() {
+            return None;
+        }
+        let half = watch.last_nonce.clone();
+        let response = self.respond(type_url, Vec::new(), going);
+        if let Some(watch) = self.watches.get_mut(type_url) {
+            watch.half_nonce = Some(half);
+        }
+        Some(response)
     }
 
     /// What the client has refused and not taken since: type, name, reason.
@@ -205,6 +292,9 @@ impl Session {
             Some(names) => watch.differences_among(&names, catalog),
             None => watch.differences(catalog),
         };
+        if breaks_last(type_url) {
+            watch.going.append(&mut removed);
+        }
         let nowhere = |name: &String| !watch.wildcard && catalog.resolve(name).is_empty();
         removed.extend(asked.added.into_iter().filter(nowhere));
         removed.extend(asked.refused);
@@ -218,7 +308,17 @@ impl Session {
             return None;
         }
         self.awaited.add(catalog, &changed);
-        Some(self.respond(type_url, changed, removed.into_iter().collect()))
+        let mut expected: Vec<(&'static str, Arc<str>)> = Vec::new();
+        for entry in &changed {
+            expected.extend(catalog.awaits(entry).map(|(type_url, name)| (type_url, name.into())));
+            let is_new = |(type_url, name): &(&str, Arc<str>)| {
+                self.watches.get(*type_url).is_none_or(|watch| !watch.names.contains(name))
+            };
+            expected.extend(catalog.asks(&entry.name).into_iter().filter(is_new));
+        }
+        let response = self.respond(type_url, changed, removed.into_iter().collect());
+        self.taken.expect(expected, self.sent);
+        Some(response)
     }
 
     /// What was newly asked for by name.
@@ -246,6 +346,7 @@ impl Session {
             watch.outstanding.sent(&nonce, names, &removed);
             let named = !watch.wildcard;
             for entry in &entries {
+                watch.going.remove(&*entry.name);
                 watch.known.insert(entry.name.clone(), entry.version.clone());
                 // Later changes follow the primary name, whatever it was asked by.
                 if named {
@@ -360,6 +461,9 @@ fn resource(entry: Entry, aliased: bool) -> Resource {
     }
 }
 
+#[cfg(test)]
+#[path = "delta/order_tests.rs"]
+mod order_tests;
 #[cfg(test)]
 #[path = "delta/tests.rs"]
 mod tests;

@@ -12,6 +12,7 @@ mod scope;
 mod server;
 pub mod sotw;
 mod stream;
+mod taken;
 mod waypoint;
 
 pub use metrics::XdsMetrics;

@@ -19,6 +19,11 @@ pub(super) fn in_order<'a>(types: impl Iterator<Item = &'a String>) -> Vec<Strin
     types
 }
 
+/// Whether resources of this type may speak of clusters.
+pub(super) fn speaks_of_clusters(type_url: &str) -> bool {
+    matches!(Type::of(type_url), Some(Type::Listener | Type::Routes))
+}
+
 /// Whether removals of this type wait until everything that is new has been sent.
 pub(super) fn breaks_last(type_url: &str) -> bool {
     Type::of(type_url).is_some()
@@ -34,6 +39,11 @@ impl Awaited {
         for (type_url, name) in sent.iter().filter_map(|entry| catalog.awaits(entry)) {
             self.0.entry(type_url).or_default().insert(name);
         }
+    }
+
+    /// Whether something of a type is to be sent anew.
+    pub(super) fn has(&self, type_url: &str) -> bool {
+        self.0.contains_key(type_url)
     }
 
     /// The names of a type, which are being sent now.

@@ -28,13 +28,18 @@ impl Outstanding {
         self.open.push_back((nonce.to_owned(), names));
     }
 
-    /// The client has taken it. Whether it is one of ours.
-    pub(super) fn acknowledged(&mut self, nonce: &str) -> bool {
+    /// The client has taken it. The names in it, if it is one of ours.
+    pub(super) fn acknowledged(&mut self, nonce: &str) -> Option<Vec<Arc<str>>> {
         let names = self.answered(nonce);
         for name in names.iter().flatten() {
             self.refused.remove(name);
         }
-        names.is_some()
+        names
+    }
+
+    /// The number of the oldest response that is not answered yet. Nonces are numbers that count up.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.open.front().and_then(|(nonce, _)| nonce.parse().ok())
     }
 
     /// The client has refused it: those resources which the reason names, or all of them if it names none. Whether it is one of ours.
@@ -81,10 +86,10 @@ mod tests {
         assert!(outstanding.rejected("1", "Error adding cluster(s) a-cluster: no"));
         assert_eq!(refused(&outstanding), ["a-cluster"]);
         outstanding.sent("2", vec!["b-cluster".into()], &[]);
-        assert!(outstanding.acknowledged("2"));
+        assert!(outstanding.acknowledged("2").is_some());
         assert_eq!(refused(&outstanding), ["a-cluster"]);
         outstanding.sent("3", vec!["a-cluster".into()], &[]);
-        assert!(outstanding.acknowledged("3"));
+        assert!(outstanding.acknowledged("3").is_some());
         assert_eq!(refused(&outstanding), [""; 0]);
         assert!(!outstanding.rejected("3", "again"));
     }

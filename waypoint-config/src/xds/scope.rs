@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::delta::{Catalog, Catalogs};
 use crate::fleet::Rendered;
 use crate::line::{Published, Wish};
-use crate::{ambient, envoy};
+use crate::{ambient, envoy, view::Name};
 
 /// Whose client it is.
 #[derive(Debug)]
@@ -40,6 +40,14 @@ pub(super) enum Sight {
 }
 
 impl Scope {
+    /// The waypoint it is.
+    pub(super) fn waypoint(&self) -> Option<&Name> {
+        match self {
+            Self::Mesh => None,
+            Self::Waypoint { wish, .. } => Some(&wish.key().waypoint),
+        }
+    }
+
     /// What can be seen now.
     pub(super) fn look(&mut self, published: &Published) -> Sight {
         let Self::Waypoint { wish, life } = self else {
@@ -58,15 +66,6 @@ impl Scope {
             }
             None if life.is_some() => Sight::Gone("its waypoint was made anew"),
             None => Sight::Wait,
-        }
-    }
-}
-
-impl Moment {
-    pub(super) fn generation(&self) -> u64 {
-        match self {
-            Self::Mesh(resources) => resources.generation(),
-            Self::Waypoint(resources) => resources.generation(),
         }
     }
 }

@@ -137,6 +137,7 @@ impl DiscoveryService {
             }
         };
         info!(kind = %client.kind, client = %client.name, "discovery stream opened");
+        let progress = self.feedback.progress.open(scope.waypoint().cloned());
         // One response under way: what changes meanwhile is taken together.
         let (responses, sent) = mpsc::channel(1);
         let stream = Stream::<V> {
@@ -147,7 +148,7 @@ impl DiscoveryService {
             responses,
             client,
             metrics: self.metrics.clone(),
-            said: Said::new(self.feedback.refusals.open(), stay),
+            said: Said::new(self.feedback.refusals.open(), progress, stay),
         };
         let drain = self.drain.clone();
         let _ = self.tasks.spawn("discovery stream", async move {

@@ -16,6 +16,7 @@ use super::delta::{Catalog, Catalogs, Entry, Outcome};
 use super::names::Names;
 use super::order::{Awaited, in_order};
 use super::outstanding::Outstanding;
+use crate::envoy::Type;
 
 /// A client's session: lives as long as its stream.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Session {
     watches: BTreeMap<String, Watch>,
     sent: u64,
     awaited: Awaited,
+    announced: u64,
+    taken: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ impl Session {
         let rejected = request.error_detail.as_ref();
         let is_known = match rejected {
             Some(error) => watch.outstanding.rejected(&request.response_nonce, &error.message),
-            None => watch.outstanding.acknowledged(&request.response_nonce),
+            None => watch.outstanding.acknowledged(&request.response_nonce).is_some(),
         };
         let outcome = match rejected {
             Some(error) => Outcome::Rejected(error.message.clone()),
@@ -90,6 +93,9 @@ impl Session {
         for type_url in in_order(self.watches.keys()) {
             let Some(catalog) = now.catalog(&type_url) else { continue };
             let Some(watch) = self.watches.get_mut(&type_url) else { continue };
+            if watch.seen == Some(catalog.generation()) && !self.awaited.has(&type_url) {
+                continue;
+            }
             let (changed, removed) = watch.differences(&*catalog);
             watch.seen = Some(catalog.generation());
             if !catalog.is_whole() {
@@ -130,6 +136,21 @@ impl Session {
         self.watches.iter().flat_map(|(type_url, watch)| {
             watch.outstanding.refused().map(move |(name, reason)| (type_url.as_str(), name, reason))
         })
+    }
+
+    /// That the catalogs given from now on are those of this publication, or a later one.
+    pub fn announce(&mut self, publication: u64) {
+        self.announced = publication;
+    }
+
+    /// The last publication of which the client has taken everything that it was sent; 0 before that.
+    pub fn taken(&mut self) -> u64 {
+        let has = |type_url: &str| self.watches.contains_key(type_url);
+        let is_settled = self.watches.values().all(|watch| watch.outstanding.oldest().is_none());
+        if is_settled && has(Type::Cluster.url()) && has(Type::Listener.url()) {
+            self.taken = self.announced;
+        }
+        self.taken
     }
 
     /// The first request for a type.

@@ -19,7 +19,7 @@ use super::node::ClientName;
 use super::scope::{Moment, Scope, Sight};
 use super::sotw;
 use crate::caller::{CallerKey, Share};
-use crate::line::{Complaints, Published, Refusal};
+use crate::line::{Complaints, Published, Reader, Refusal};
 
 /// A client must take a response in this time: what waits for it is a copy of the mesh.
 const SEND_PATIENCE: Duration = Duration::from_secs(120);
@@ -41,8 +41,17 @@ pub(super) trait Variant: 'static {
         request: &Self::Request,
         now: &dyn Catalogs,
     ) -> (Outcome, Option<Self::Response>);
-    fn handle_generation(session: &mut Self::Session, before: &dyn Catalogs, now: &dyn Catalogs)
-    -> Vec<Self::Response>;
+    /// What is to be sent of `now`, which is not before publication `number`; called after every request, too.
+    fn advance(
+        session: &mut Self::Session,
+        before: &dyn Catalogs,
+        now: &dyn Catalogs,
+        number: u64,
+    ) -> Vec<Self::Response>;
+    /// When to call that again by itself.
+    fn next_deadline(session: &Self::Session) -> Option<Instant>;
+    /// The last publication of which the client has taken everything.
+    fn taken(session: &mut Self::Session) -> u64;
     fn describe(response: &Self::Response) -> Push<'_>;
     fn refused(session: &Self::Session) -> Vec<Refused<'_>>;
 }
@@ -83,8 +92,17 @@ impl Variant for Delta {
         session.handle_request(request, now)
     }
 
-    fn handle_generation(session: &mut Self::Session, _: &dyn Catalogs, now: &dyn Catalogs) -> Vec<Self::Response> {
-        session.handle_generation(now)
+    fn advance(session: &mut Self::Session, _: &dyn Catalogs, now: &dyn Catalogs, number: u64) -> Vec<Self::Response> {
+        session.announce(number);
+        session.handle_generation(now, Instant::now())
+    }
+
+    fn next_deadline(session: &Self::Session) -> Option<Instant> {
+        session.next_deadline()
+    }
+
+    fn taken(session: &mut Self::Session) -> u64 {
+        session.taken()
     }
 
     fn describe(response: &Self::Response) -> Push<'_> {
@@ -122,12 +140,22 @@ impl Variant for Whole {
         session.handle_request(request, now)
     }
 
-    fn handle_generation(
+    fn advance(
         session: &mut Self::Session,
         before: &dyn Catalogs,
         now: &dyn Catalogs,
+        number: u64,
     ) -> Vec<Self::Response> {
+        session.announce(number);
         session.handle_generation(before, now)
+    }
+
+    fn next_deadline(_: &Self::Session) -> Option<Instant> {
+        None
+    }
+
+    fn taken(session: &mut Self::Session) -> u64 {
+        session.taken()
     }
 
     fn describe(response: &Self::Response) -> Push<'_> {
@@ -143,13 +171,14 @@ impl Variant for Whole {
 /// What becomes known of a client while its stream lasts.
 pub(super) struct Said {
     complaints: Complaints,
+    progress: Reader,
     seldom: Seldom,
     _stay: Share<CallerKey>,
 }
 
 impl Said {
-    pub(super) fn new(complaints: Complaints, stay: Share<CallerKey>) -> Self {
-        Self { complaints, seldom: Seldom::new(SAY.0, SAY.1), _stay: stay }
+    pub(super) fn new(complaints: Complaints, progress: Reader, stay: Share<CallerKey>) -> Self {
+        Self { complaints, progress, seldom: Seldom::new(SAY.0, SAY.1), _stay: stay }
     }
 }
 
@@ -178,9 +207,9 @@ impl<V: Variant> Stream<V> {
         let mut request = Some(first);
         let mut before: Option<Moment> = None;
         loop {
-            let sight = {
+            let (sight, number) = {
                 let published = self.published.borrow_and_update();
-                self.scope.look(&published)
+                (self.scope.look(&published), published.number)
             };
             let now = match sight {
                 Sight::Now(moment) => moment,
@@ -195,9 +224,7 @@ impl<V: Variant> Stream<V> {
                 responses.extend(self.take(&request, &now));
             }
             let old = before.replace(now.clone());
-            if old.as_ref().map(Moment::generation) != Some(now.generation()) {
-                responses.extend(V::handle_generation(&mut self.session, old.as_ref().unwrap_or(&now), &now));
-            }
+            responses.extend(V::advance(&mut self.session, old.as_ref().unwrap_or(&now), &now, number));
             for response in responses {
                 let push = V::describe(&response);
                 self.metrics.pushes.get_or_create(&TypeLabel::of(push.type_url, true)).inc();
@@ -209,6 +236,14 @@ impl<V: Variant> Stream<V> {
                     return reason.to_owned();
                 }
             }
+            self.said.progress.set(V::taken(&mut self.session));
+            let deadline = V::next_deadline(&self.session).map(tokio::time::Instant::from_std);
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 next = self.requests.message() => match next {
@@ -219,6 +254,7 @@ impl<V: Variant> Stream<V> {
                 changed = self.published.changed() => if changed.is_err() {
                     return ENDS.to_owned();
                 },
+                () = late => debug!(client = %self.client.name, "the client is slow to take what it was sent; what waits for that is sent now"),
             }
         }
     }

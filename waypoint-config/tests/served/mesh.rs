@@ -104,6 +104,7 @@ pub(crate) fn served(service: Service, address: &str) -> ServedService {
         destination: Destination { service: Arc::new(service), endpoints: Endpoints::Workloads(vec![Arc::new(pod)]) },
         rules: BTreeMap::new(),
         access: Access::default(),
+        is_leaving: false,
     }
 }
 

@@ -118,7 +118,7 @@ pub struct Args {
     #[arg(long, env = "TLS12_ENABLED", help_heading = "Certificates")]
     pub(super) tls12_enabled: Option<String>,
 
-    /// Data threads: a number, a percentage of the cores, or 0 for all cores.
+    /// Data threads: a number, a percentage of the cores, or 0 for all cores. Default: a quarter of the cores and at least two, but no more than half of them.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", help_heading = "Threads")]
     pub(super) ztunnel_worker_threads: Option<String>,
     /// CPU limit as a Kubernetes quantity: the default number of data threads, and what "all cores" means.

@@ -2,6 +2,7 @@
 //! Sessions against a small catalog, step by step, and a client's view after any sequence of changes.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use mesh_proto::discovery::Status;
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::xds::names::{MAX_NAME_BYTES, MAX_NAMES};
 
-const TYPE: &str = mesh_proto::contract::type_url::ADDRESS;
+const TYPE: &str = ADDRESS;
 
 /// Resources by name; generations are told apart by their content's order of appearance in a test.
 #[derive(Default)]
@@ -48,7 +49,11 @@ impl Catalog for &Fixed {
     }
 
     fn generation(&self) -> u64 {
-        self.1.as_ref().map_or(0, |(generation, _)| *generation)
+        // Another content is another generation.
+        self.1.as_ref().map_or_else(
+            || BuildHasherDefault::<DefaultHasher>::default().hash_one(&self.0),
+            |(generation, _)| *generation,
+        )
     }
 
     fn changed_since(&self, generation: u64) -> Option<BTreeSet<Arc<str>>> {
@@ -88,9 +93,9 @@ fn a_wildcard_client_gets_everything_once_and_then_only_differences() {
     assert_eq!(names(&response), ["a", "b"]);
     let (outcome, none) = session.handle_request(&ack(&response), &Fixed::with(&[("a", "1"), ("b", "1")]));
     assert_eq!((outcome, none), (Outcome::Acknowledged, None));
-    assert!(session.handle_generation(&Fixed::with(&[("a", "1"), ("b", "1")])).is_empty());
+    assert!(session.handle_generation(&Fixed::with(&[("a", "1"), ("b", "1")]), Instant::now()).is_empty());
 
-    let pushed = session.handle_generation(&Fixed::with(&[("a", "2"), ("c", "1")]));
+    let pushed = session.handle_generation(&Fixed::with(&[("a", "2"), ("c", "1")]), Instant::now());
     assert_eq!(pushed.len(), 1);
     assert_eq!(names(&pushed[0]), ["a", "c"]);
     assert_eq!(pushed[0].removed_resources, ["b"]);
@@ -101,7 +106,7 @@ fn the_first_answer_goes_out_even_if_there_is_nothing() {
     let mut session = Session::default();
     let (_, response) = session.handle_request(&request(), &Fixed::default());
     assert!(response.unwrap().resources.is_empty());
-    assert!(session.handle_generation(&Fixed::default()).is_empty());
+    assert!(session.handle_generation(&Fixed::default(), Instant::now()).is_empty());
 }
 
 #[test]
@@ -125,8 +130,8 @@ fn a_rejection_is_told_and_not_answered_by_the_same_content() {
     nack.error_detail = Some(Status { message: "a: no".to_owned(), ..Default::default() });
     let (outcome, answer) = session.handle_request(&nack, &catalog);
     assert_eq!((outcome, answer), (Outcome::Rejected("a: no".to_owned()), None));
-    assert!(session.handle_generation(&catalog).is_empty());
-    assert_eq!(session.handle_generation(&Fixed::with(&[("a", "2")])).len(), 1);
+    assert!(session.handle_generation(&catalog, Instant::now()).is_empty());
+    assert_eq!(session.handle_generation(&Fixed::with(&[("a", "2")]), Instant::now()).len(), 1);
 }
 
 #[test]
@@ -134,7 +139,7 @@ fn an_old_nonce_loses_the_acknowledgement_and_not_the_subscription() {
     let mut session = Session::default();
     let catalog = Fixed::with(&[("a", "1"), ("b", "1")]);
     let first = session.handle_request(&subscribe(&["a"]), &catalog).1.unwrap();
-    session.handle_generation(&Fixed::with(&[("a", "2"), ("b", "1")]));
+    session.handle_generation(&Fixed::with(&[("a", "2"), ("b", "1")]), Instant::now());
     let mut late = subscribe(&["b"]);
     late.response_nonce = first.nonce;
     let (outcome, response) = session.handle_request(&late, &catalog);
@@ -154,9 +159,9 @@ fn a_client_that_asks_by_alias_gets_the_primary_name_with_its_aliases_and_later_
     let response = session.handle_request(&subscribe(&["/10.0.0.1"]), &at("1")).1.unwrap();
     assert_eq!(names(&response), ["uid"]);
     assert_eq!(response.resources[0].aliases, ["/10.0.0.1"]);
-    let pushed = session.handle_generation(&at("2"));
+    let pushed = session.handle_generation(&at("2"), Instant::now());
     assert_eq!(names(&pushed[0]), ["uid"]);
-    let pushed = session.handle_generation(&Fixed::default());
+    let pushed = session.handle_generation(&Fixed::default(), Instant::now());
     assert_eq!(pushed[0].removed_resources, ["uid"]);
 }
 
@@ -284,7 +289,7 @@ proptest! {
                 take(&mut client, &session.handle_request(&first, &catalog).1.unwrap());
                 started = true;
             } else {
-                for response in session.handle_generation(&catalog) {
+                for response in session.handle_generation(&catalog, Instant::now()) {
                     take(&mut client, &response);
                 }
             }
