@@ -54,7 +54,7 @@ const PACKAGES: &[Package] = &[
             &["control", "xds", "ca", "check", "preview"],
             &["caller"],
             &["line"],
-            &["fleet"],
+            &["fleet", "jwks", "settings"],
             &["ambient", "envoy", "shown"],
             &["view"],
             &["source"],

@@ -21,8 +21,12 @@ mod policies;
 mod resilience;
 #[path = "waypoints/routes.rs"]
 mod routes;
+#[path = "waypoints/security.rs"]
+mod security;
 #[path = "waypoints/tcp.rs"]
 mod tcp;
+#[path = "waypoints/telemetry.rs"]
+mod telemetry;
 
 use std::process::ExitCode;
 
@@ -71,6 +75,18 @@ fn main() -> ExitCode {
         .test("bytes_on_an_undeclared_port_are_carried", tcp::undeclared)
         .test("a_deny_policy_refuses_a_method_on_a_path_and_no_other_request", policies::deny)
         .test("an_allow_policy_goes_by_the_clients_own_identity", policies::allow)
+        .test("tokens_of_several_issuers_are_judged_and_their_claims_go_on_as_headers", security::tokens::judged)
+        .test(
+            "without_the_keys_of_an_issuer_its_tokens_are_refused_and_the_reason_is_told",
+            security::tokens::without_keys,
+        )
+        .test("an_authorizer_of_the_mesh_configuration_is_asked_over_http_and_grpc", security::authorizers::asked)
+        .test("an_authorizer_that_does_not_answer_refuses_or_lets_pass_as_configured", security::authorizers::silent)
+        .test("every_attribute_of_a_policy_refuses_what_it_matches_and_nothing_else", security::attributes::each)
+        .test("policies_are_judged_in_order_and_those_on_trial_only_tell", security::order::order)
+        .test("the_access_log_tells_who_asked_whom_by_which_route_as_json_and_as_text", telemetry::log)
+        .test("requests_are_counted_under_istios_names_and_labels", telemetry::metrics)
+        .test("spans_go_to_the_collector_when_asked_for_and_trace_context_goes_on", telemetry::spans)
         .test("a_large_answer_with_the_close_right_behind_it_arrives_whole", bytes::large)
         .test("bytes_without_http_with_the_close_right_behind_them_arrive_whole", bytes::large_without_http)
         .test("a_server_that_speaks_first_is_heard_on_a_declared_and_an_undeclared_port", bytes::server_first)

@@ -58,6 +58,7 @@ impl Mesh {
         register(world)?;
         let mut mesh = Self { programs: BTreeMap::new(), issuer, folder, settings: Vec::new() };
         mesh.set(settings);
+        mesh.configure("{}")?;
         mesh.start_control(world)?;
         for node in world.nodes() {
             // As a node is installed: the program into the runtime's folder, an entry of its own at the end of the conflist.
@@ -79,6 +80,17 @@ impl Mesh {
         self.settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
+    /// What the mesh's operator decides from now on, in the words of Istio's MeshConfig.
+    pub fn configure(&self, yaml: &str) -> Result<()> {
+        let draft = self.folder.join("draft.yaml");
+        fs::write(&draft, yaml)?;
+        fs::rename(&draft, self.mesh_config()).context("replace the mesh configuration")
+    }
+
+    fn mesh_config(&self) -> PathBuf {
+        self.folder.join("mesh-config.yaml")
+    }
+
     /// Starts the control plane and waits for it.
     pub fn start_control(&mut self, world: &World) -> Result<()> {
         let mut command = world.control.command(sibling("waypoint-config"));
@@ -89,6 +101,8 @@ impl Mesh {
             .arg(self.folder.join("ca"))
             .arg("--jwks")
             .arg(self.folder.join("jwks.json"))
+            .arg("--mesh-config")
+            .arg(self.mesh_config())
             .env("LATEEN_TOKEN_ISSUER", ISSUER)
             .env("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel");
         self.launch(world, "control", command)?;

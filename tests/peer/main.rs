@@ -3,7 +3,9 @@
 //! of large transfers, connections that stay open. It is also the launcher that enters a network namespace before it becomes another program.
 
 mod attack;
+mod authorizer;
 mod client;
+mod collector;
 mod content;
 mod grpc;
 mod load;
@@ -57,6 +59,16 @@ enum Role {
         /// What the server calls itself.
         #[arg(default_value = "peer")]
         name: String,
+    },
+    /// Answer Envoy's questions whether a request may pass: with the header `x-authz: allow` it may.
+    Authorize {
+        /// The port.
+        port: u16,
+    },
+    /// Take in spans over OpenTelemetry's gRPC, and print a line for every export.
+    Collect {
+        /// The port.
+        port: u16,
     },
     /// Open a connection and send each line of standard input, printing the line that comes back.
     Talk {
@@ -159,6 +171,8 @@ fn main() -> Result<()> {
         Role::In { netns, line } => become_another(&netns, &line),
         Role::Pause { group, holds } => pause(&group, &holds),
         Role::Serve { port, name } => server::serve(port, &name),
+        Role::Authorize { port } => authorizer::serve(port),
+        Role::Collect { port } => collector::serve(port),
         Role::Talk { to } => client::talk(to),
         Role::Upload { to, bytes } => client::upload(to, bytes),
         Role::Download { to, bytes } => client::download(to, bytes),

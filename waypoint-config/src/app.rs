@@ -25,8 +25,10 @@ use crate::config::Config;
 use crate::control;
 use crate::envoy;
 use crate::fleet::{self, Rendered, Waypoints};
-use crate::line::{self, Feedback, Published, Refusal, Statuses};
+use crate::jwks;
+use crate::line::{self, Feedback, Inputs, Outputs, Published, Refusal, Statuses};
 use crate::listener::{self, Serving, TlsError};
+use crate::settings::{self, Loaded, SettingsError};
 use crate::source::{Batch, files};
 use crate::view::Mesh;
 use crate::xds::{DiscoveryService, XdsMetrics};
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The serving certificate.
     #[error("serving certificate: {0}")]
     Serving(#[from] IssueError),
+    /// The mesh configuration.
+    #[error("the mesh configuration cannot be used")]
+    Settings(#[from] SettingsError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -107,7 +112,12 @@ impl App {
         let statuses = Statuses::default();
         let folder = config.status_directory().join(files::OWN);
         tasks.spawn_background("conditions", control::files::run(folder, statuses.clone()));
-        tasks.spawn_background("line", line::run(mesh(config), batches, feedback.clone(), publish, statuses));
+        let (keep, keys) = watch::channel(Arc::default());
+        let (want, wanted) = watch::channel(Arc::default());
+        tasks.spawn_background("keys of token issuers", jwks::run(config.fetcher(), wanted, keep));
+        let inputs = Inputs { batches, settings: settings(config, &tasks)?, keys };
+        let outputs = Outputs { publish, wanted: want, statuses };
+        tasks.spawn_background("line", line::run(mesh(config), inputs, feedback.clone(), outputs));
         open_when_synced(&tasks, &readiness, published.clone());
 
         let listen = |source| StartError::Listen { address: config.listen, source };
@@ -188,6 +198,17 @@ impl App {
         info!(?end, "ended");
         self.tasks.finished().await;
     }
+}
+
+/// What the mesh's operator decided, followed from now on.
+fn settings(config: &Config, tasks: &Tasks) -> Result<watch::Receiver<Loaded>, SettingsError> {
+    let Some(path) = &config.mesh_config else {
+        return Ok(watch::channel(Loaded { settings: Arc::new(settings::without()), fault: None }).1);
+    };
+    let (file, first) = settings::File::open(path.clone())?;
+    let (say, said) = watch::channel(first);
+    tasks.spawn_background("mesh configuration", file.run(say));
+    Ok(said)
 }
 
 fn mesh(config: &Config) -> Mesh {

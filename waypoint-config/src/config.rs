@@ -10,6 +10,7 @@ use mesh_common::telemetry::Format;
 use mesh_proto::contract::{default, grpc};
 use thiserror::Error;
 
+use crate::jwks::{Allowed, Fetcher};
 use crate::source::files;
 
 /// The control plane of a Lateen mesh: discovery and certificates for node proxies.
@@ -61,6 +62,20 @@ pub struct Config {
     /// --source].
     #[arg(long, env = "LATEEN_JWKS", value_name = "FILE")]
     pub jwks: Option<PathBuf>,
+
+    /// What the mesh's operator decided for waypoints: a file in the words of Istio's MeshConfig (extensionProviders,
+    /// accessLogFile, ...). Followed while the program runs; a bad one leaves the last good one in force [default: none].
+    #[arg(long, env = "LATEEN_MESH_CONFIG", value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
+
+    /// Hosts, addresses and ranges that keys of token issuers (RequestAuthentication) may be fetched from although they
+    /// are loopback, link-local or the like.
+    #[arg(long, env = "LATEEN_JWKS_ALLOW", value_name = "HOST|ADDRESS|RANGE,...", default_value = "")]
+    pub jwks_allow: Allowed,
+
+    /// The roots that servers of such keys are verified with, PEM [default: those of the system].
+    #[arg(long, env = "LATEEN_JWKS_ROOTS", value_name = "FILE")]
+    pub jwks_roots: Option<PathBuf>,
 
     /// Audiences a token may be for.
     #[arg(long, env = "TOKEN_AUDIENCES", value_name = "NAME", value_delimiter = ',', default_value = grpc::TOKEN_AUDIENCE)]
@@ -116,9 +131,15 @@ impl Config {
     pub fn source_options(&self) -> files::Options {
         files::Options {
             status: Some(self.status_directory()),
-            ignored: vec![self.key_set()],
+            ignored: [self.key_set()].into_iter().chain(self.mesh_config.clone()).collect(),
             ..files::Options::new(self.directory())
         }
+    }
+
+    /// How keys of token issuers are fetched.
+    #[must_use]
+    pub fn fetcher(&self) -> Fetcher {
+        Fetcher { allowed: self.jwks_allow.clone(), roots: self.jwks_roots.clone() }
     }
 
     /// The key set's file.

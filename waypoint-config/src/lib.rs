@@ -15,6 +15,8 @@ pub mod envoy;
 pub mod shown;
 
 pub mod fleet;
+pub mod jwks;
+pub mod settings;
 
 pub mod line;
 

@@ -8,26 +8,35 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
     ambient::{Notice, Renderer, Resources},
     api::{Key, Kind},
+    envoy::{
+        Said,
+        input::{KeySets, Settings},
+    },
     fleet::{self, Fleet, Waypoints},
-    source::{Batch, Fault},
+    jwks,
+    settings::Loaded,
+    source::Fault,
     store::{Change, Dirty, Store},
     view::{Mesh, Snapshot, Touched, View, status::WAYPOINT_ACCEPTED},
 };
 
 mod demand;
+mod ends;
 mod handover;
 mod progress;
 mod refusals;
+mod said;
 mod statuses;
 mod told;
 
 pub use demand::{Demand, Wish};
+use ends::configured;
+pub use ends::{Inputs, Outputs};
 pub use handover::{Bound, Handover, OPEN, PATIENCE, Turn, UNDER_WAY};
 pub use progress::{Heard, Progress, Reader};
 pub use refusals::{Complaints, Refusal, Refusals};
@@ -160,6 +169,28 @@ impl Line {
         self.renderer.refresh(&self.store, &self.handover.told(snapshot), &touched)
     }
 
+    /// What the mesh's operator decided, and the keys of token issuers, from now on.
+    pub fn configure(&mut self, settings: Arc<Settings>, keys: Arc<KeySets>) {
+        self.fleet.configure(settings, keys);
+        self.touched = Touched::default();
+        self.number += 1;
+        self.fleet.refresh(&self.store, self.view.snapshot(), &Dirty::new(), &self.touched);
+        self.judged.extend(self.fleet.retold().cloned());
+    }
+
+    /// Which keys of token issuers policies need that are attached to something, and how long a fetch of each may take.
+    pub fn wanted_keys(&self) -> jwks::Wanted {
+        let access = self.view.snapshot().access.values().flat_map(|access| &access.authentication);
+        let mut wanted = jwks::Wanted::new();
+        for rule in access.flat_map(|object| &object.spec.jwt_rules) {
+            if let Some(source) = rule.key_source() {
+                let patience = wanted.entry(source).or_default();
+                *patience = rule.patience().max(*patience);
+            }
+        }
+        wanted
+    }
+
     /// Which waypoints are asked for from now on, and for which kinds of Envoy. Returns whether that is news.
     pub fn want(&mut self, wanted: BTreeSet<fleet::Key>) -> bool {
         let differs = self.fleet.want(self.view.snapshot(), wanted);
@@ -220,26 +251,41 @@ impl Line {
 }
 
 /// Runs until the source ends.
-pub async fn run(
-    mesh: Mesh,
-    mut batches: mpsc::Receiver<Batch>,
-    feedback: Feedback,
-    publish: watch::Sender<Published>,
-    statuses: Statuses,
-) {
+pub async fn run(mesh: Mesh, mut inputs: Inputs, feedback: Feedback, outputs: Outputs) {
+    let Outputs { publish, wanted, statuses } = outputs;
     let Feedback { demand, refusals, progress } = feedback;
     let mut line = Line::new(mesh);
     let mut unattached = BTreeMap::new();
+    let mut of_source: Arc<[Fault]> = Arc::default();
+    let Loaded { settings, fault } = inputs.settings();
+    let mut of_settings = fault;
+    line.configure(settings, inputs.keys());
     let now = || tokio::time::Instant::now().into_std();
     loop {
+        let said: BTreeSet<Said> = line.fleet.said().into_iter().cloned().collect();
         let batch = tokio::select! {
             biased;
-            batch = batches.recv() => match batch {
+            batch = inputs.batches.recv() => match batch {
                 Some(batch) => batch,
                 None => return,
             },
+            () = configured(&mut inputs.settings, &mut inputs.keys) => {
+                let Loaded { settings, fault } = inputs.settings();
+                of_settings = fault;
+                line.configure(settings, inputs.keys());
+                said::report(&said, &line.fleet);
+                let faults = together(&of_source, of_settings.as_ref());
+                report(&publish.borrow().faults, &faults);
+                publish.send_modify(|published| {
+                    line.publish(published);
+                    published.faults = faults;
+                });
+                statuses.say(line.retold(), false);
+                continue;
+            }
             () = demand.changed() => {
                 if line.want(demand.wanted()) {
+                    said::report(&said, &line.fleet);
                     publish.send_modify(|published| line.publish(published));
                     statuses.say(line.retold(), false);
                 }
@@ -259,23 +305,36 @@ pub async fn run(
             }
         };
         let mut changes = batch.changes;
-        let (mut faults, mut synced) = (batch.faults, batch.synced);
+        let mut synced = batch.synced;
+        of_source = batch.faults;
         // What has queued up meanwhile becomes one generation.
-        while let Ok(next) = batches.try_recv() {
+        while let Ok(next) = inputs.batches.try_recv() {
             changes.extend(next.changes);
-            (faults, synced) = (next.faults, next.synced);
+            (of_source, synced) = (next.faults, next.synced);
         }
         let before = line.resources().clone();
         line.apply_at(changes, now());
+        let faults = together(&of_source, of_settings.as_ref());
         line.fault(&faults);
         report(&publish.borrow().faults, &faults);
         report_notices(&before, line.resources());
         report_unattached(&line, &mut unattached);
+        said::report(&said, &line.fleet);
+        if !line.touched.access.is_empty() {
+            wanted.send_replace(Arc::new(line.wanted_keys()));
+        }
         publish.send_modify(|published| {
             line.publish(published);
             (published.faults, published.synced) = (faults, synced);
         });
         statuses.say(line.retold(), synced);
+    }
+}
+
+fn together(of_source: &Arc<[Fault]>, of_settings: Option<&Fault>) -> Arc<[Fault]> {
+    match of_settings {
+        None => Arc::clone(of_source),
+        Some(fault) => [fault].into_iter().chain(of_source.iter()).cloned().collect(),
     }
 }
 
@@ -294,7 +353,7 @@ fn report(before: &[Fault], now: &[Fault]) {
         warn!("{fault}");
     }
     if now.is_empty() && !before.is_empty() {
-        info!("every object of the source is taken in again");
+        info!("everything is taken in again");
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use waypoint_config::control;
 use waypoint_config::envoy::{Profile, Type};
 use waypoint_config::fleet::Key;
-use waypoint_config::line::{self, Feedback, Published, Statuses, Wish};
+use waypoint_config::line::{self, Feedback, Inputs, Outputs, Published, Statuses, Wish};
+use waypoint_config::settings::Loaded;
 use waypoint_config::source::files::{Directory, OWN, Options};
 use waypoint_config::view::{Mesh, Name};
 
@@ -174,7 +175,11 @@ impl World {
         let (feedback, statuses) = (Feedback::default(), Statuses::default());
         let wish = feedback.demand.wish(Key { waypoint: Name::new("shop", "waypoint"), profile: Profile::default() });
         tokio::spawn(control::files::run(dir.path().join("status").join(OWN), statuses.clone()));
-        tokio::spawn(line::run(Mesh::default(), batches, feedback, publish, statuses));
+        let (wanted, _) = watch::channel(Arc::default());
+        let (_, settings) = watch::channel(Loaded::default());
+        let (_, keys) = watch::channel(Arc::default());
+        let inputs = Inputs { batches, settings, keys };
+        tokio::spawn(line::run(Mesh::default(), inputs, feedback, Outputs { publish, wanted, statuses }));
         tokio::spawn(source.run(said));
         Self { dir, published, _wish: wish }
     }

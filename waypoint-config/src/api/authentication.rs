@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `security.istio.io/v1 RequestAuthentication`, field by field. `object` reads it, `envoy` translates it.
 
+use std::{fmt, str::FromStr as _, time::Duration};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,6 +83,49 @@ pub struct JwtRule {
     pub timeout: String,
     /// Claims that are lists of words separated by spaces, beside `scope` and `permission`.
     pub space_delimited_claims: Vec<String>,
+}
+
+/// Where the keys of an issuer come from, when they are not given themselves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeySource {
+    /// From this URL.
+    Url(String),
+    /// From the URL that this issuer's own configuration names (OpenID Connect Discovery 1.0 §4).
+    Issuer(String),
+}
+
+impl JwtRule {
+    /// The keys themselves, when they are given.
+    pub fn keys(&self) -> Option<&str> {
+        (!self.jwks.is_empty()).then_some(self.jwks.as_str())
+    }
+
+    /// How long a fetch of the keys may take: what is written, within bounds, else five seconds as in Istio.
+    pub fn patience(&self) -> Duration {
+        let usual = Duration::from_secs(5);
+        let written = gateway_api::Duration::from_str(&self.timeout).ok();
+        let written = written.map(|written| Duration::new(written.as_secs(), written.subsec_nanos()));
+        written.map_or(usual, |written| written.clamp(Duration::from_millis(100), Duration::from_secs(10)))
+    }
+
+    /// Where the keys are to be fetched; `None` when they are given, or when nothing says where they are.
+    pub fn key_source(&self) -> Option<KeySource> {
+        let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        match (self.keys(), self.jwks_uri.as_str(), self.issuer.as_str()) {
+            (Some(_), _, _) => None,
+            (None, "", issuer) => is_url(issuer).then(|| KeySource::Issuer(issuer.to_owned())),
+            (None, url, _) => Some(KeySource::Url(url.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(url),
+            Self::Issuer(issuer) => write!(f, "the configuration of issuer {issuer}"),
+        }
+    }
 }
 
 /// A header with a token.

@@ -11,8 +11,10 @@ mod reference;
 mod selector;
 mod shape;
 
-pub use authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec};
-pub use check::{is_dns_label, is_dns_subdomain, parse_range, regex_fault};
+pub use authentication::{
+    ClaimToHeader, JwtHeader, JwtRule, KeySource, RequestAuthentication, RequestAuthenticationSpec,
+};
+pub use check::{is_dns_label, is_dns_subdomain, is_header_name, parse_range, regex_fault};
 pub use entry::{
     AllottedAddress, EntryPort, EntrySelector, Health, Location, Resolution, ServiceEntry, ServiceEntrySpec,
     ServiceEntryStatus, WorkloadEntry, WorkloadEntrySpec, WorkloadEntryStatus,

@@ -3,10 +3,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use crate::view::{
-    AppProtocol, Mesh, Name, Service, ServicePort, Workload,
-    rule::PortRules,
-    waypoint::{Access, Waypoint},
+use crate::{
+    api::KeySource,
+    view::{
+        AppProtocol, Mesh, Name, Service, ServicePort, Workload,
+        rule::PortRules,
+        waypoint::{Access, Waypoint},
+    },
 };
 
 /// One waypoint and what it serves. Host names are unique among `services` and among `others`: of two services with the same one, whoever fills this
@@ -80,8 +83,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// On ports whose protocol is undeclared: how long a client may stay silent before it counts as one that waits for the server to speak.
     pub detection_timeout: Duration,
-    /// Where the access log goes, e.g. `/dev/stdout`; absent: nowhere.
-    pub access_log: Option<String>,
+    /// The access log; absent: there is none.
+    pub access_log: Option<AccessLog>,
+    /// Whether requests are counted under Istio's names and labels.
+    pub metrics: bool,
     /// Spans.
     pub tracing: Option<Tracing>,
     /// External authorizers, by name.
@@ -95,9 +100,39 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             detection_timeout: Duration::from_secs(1),
             access_log: None,
+            metrics: false,
             tracing: None,
             authorizers: BTreeMap::new(),
         }
+    }
+}
+
+/// Where the access log goes and what its lines look like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// A file, e.g. `/dev/stdout`.
+    pub path: String,
+    /// What a line looks like.
+    pub format: LogFormat,
+}
+
+/// What a line of the access log looks like. Texts are Envoy's format strings, checked by [`format`](super::format).
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogFormat {
+    /// JSON with the usual fields.
+    Fields,
+    /// JSON with these fields, which may be nested.
+    Json(serde_json::Map<String, serde_json::Value>),
+    /// The usual line of text.
+    Line,
+    /// This line of text.
+    Text(String),
+}
+
+impl From<&str> for AccessLog {
+    /// The usual JSON in that file.
+    fn from(path: &str) -> Self {
+        Self { path: path.to_owned(), format: LogFormat::Fields }
     }
 }
 
@@ -132,8 +167,12 @@ pub struct Authorizer {
     pub fail_open: bool,
     /// The status when it does not answer.
     pub status_on_error: u16,
-    /// How much of the body it is shown; 0: none.
+    /// How much of the body it is shown, in bytes; 0: none.
     pub body_bytes: u32,
+    /// Whether a longer body is shown in part; else a request with one is refused.
+    pub body_partial: bool,
+    /// Whether the body is shown as bytes and not as text.
+    pub body_as_bytes: bool,
 }
 
 /// How an external authorizer is asked.
@@ -147,15 +186,19 @@ pub enum AuthorizerProtocol {
         path_prefix: String,
         /// Headers of the request it sees; `*` may stand at either end. Host, method, path and content length it always sees.
         include_request_headers: Vec<String>,
+        /// Headers that are added to what it sees.
+        additional_headers: BTreeMap<String, String>,
         /// Headers of its answer that go on to the workload.
         headers_to_upstream: Vec<String>,
+        /// Headers of its consent that go back to the client with the workload's answer.
+        headers_to_client_on_allow: Vec<String>,
         /// Headers of its refusal that go back to the client; none: all.
         headers_to_client_on_deny: Vec<String>,
     },
 }
 
-/// The keys of token issuers, by the URI they are fetched from: a JSON Web Key Set, or why there is none.
-pub type KeySets = BTreeMap<String, Result<Arc<str>, String>>;
+/// The keys of token issuers, by where they come from: a JSON Web Key Set, or why there is none.
+pub type KeySets = BTreeMap<KeySource, Result<Arc<str>, String>>;
 
 impl Serving {
     /// The destination a rule speaks of, and whether the waypoint serves it itself.

@@ -7,6 +7,7 @@ mod access;
 mod canonical;
 mod cluster;
 mod encode;
+pub mod format;
 pub mod input;
 mod listener;
 mod message;

@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use crate::view::status::Condition;
-
 /// Why a policy is not enforced as written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
@@ -42,21 +40,17 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// For the author of the policy.
-    pub fn condition(&self) -> Condition {
-        let reason = match self {
+    /// As the reason of a condition.
+    pub const fn word(&self) -> &'static str {
+        match self {
             Self::AllowsLess { .. } => "AllowsLess",
             Self::DeniesMore { .. } => "DeniesMore",
             Self::NoProvider { .. } => "NoProvider",
             Self::NoKeys { .. } => "NoKeys",
             Self::BadTokenRule { .. } => "UnsupportedValue",
-        };
-        Condition::new(ENFORCED, false, reason, self.to_string())
+        }
     }
 }
-
-/// Whether waypoints enforce a policy as it is written. Ours.
-const ENFORCED: &str = "lateen.io/EnforcedAsWritten";
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

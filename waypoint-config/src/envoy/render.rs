@@ -39,6 +39,8 @@ pub struct Renderer {
     profile: Profile,
     resources: Resources,
     chains: BTreeMap<Name, Chains>,
+    /// The services whose chains have something to say: few among many.
+    outspoken: BTreeSet<Name>,
     direct: Chains,
     /// What each part has brought, so that it can be taken away again.
     brought: BTreeMap<Part, BTreeSet<(Type, Arc<str>)>>,
@@ -78,7 +80,8 @@ impl Renderer {
 
     /// What must be said about policies.
     pub fn said(&self) -> BTreeSet<&Said> {
-        self.chains.values().chain([&self.direct]).flat_map(|chains| &chains.said).collect()
+        let of_services = self.outspoken.iter().filter_map(|name| self.chains.get(name));
+        of_services.chain([&self.direct]).flat_map(|chains| &chains.said).collect()
     }
 
     /// Makes a new generation of what was touched; none if no byte differs.
@@ -94,9 +97,13 @@ impl Renderer {
         if whole {
             services.extend(serving.services.keys().chain(serving.others.keys()));
             let told = &mut self.retold;
+            let outspoken = &mut self.outspoken;
             self.chains.retain(|name, chains| {
                 let stays = serving.services.get(name).is_some_and(|served| !served.is_leaving);
                 *told |= !stays && !chains.said.is_empty();
+                if !stays {
+                    outspoken.remove(name);
+                }
                 stays
             });
         }
@@ -173,12 +180,17 @@ impl Renderer {
         match serving.services.get(name).filter(|served| !served.is_leaving) {
             Some(served) => {
                 let chains = listener::of_service(serving, &self.profile, served);
+                match chains.said.is_empty() {
+                    true => _ = self.outspoken.remove(name),
+                    false => _ = self.outspoken.insert(name.clone()),
+                }
                 let said = chains.said.clone();
                 let old = self.chains.insert(name.clone(), chains);
                 self.retold |= old.as_ref().map_or(&[][..], |old| &old.said) != said;
                 old.as_ref() != self.chains.get(name)
             }
             None => {
+                self.outspoken.remove(name);
                 let old = self.chains.remove(name);
                 self.retold |= old.as_ref().is_some_and(|old| !old.said.is_empty());
                 old.is_some()
@@ -246,9 +258,8 @@ fn is_by_name(serving: &Serving, name: &Name) -> bool {
 fn endpoint_resources(serving: &Serving, profile: &Profile, name: &Name) -> Vec<Arc<Resource>> {
     let Some((destination, _)) = serving.destination(name) else { return Vec::new() };
     let Destination { service, endpoints: Endpoints::Workloads(_) } = destination else { return Vec::new() };
-    let made = ports(service)
-        .into_iter()
-        .filter_map(|port| cluster::assignment(&serving.mesh, profile, destination, port.port));
+    let made =
+        ports(service).into_iter().filter_map(|port| cluster::assignment(serving, profile, destination, port.port));
     made.map(|one| Resource::new(Type::Endpoints, &one.cluster_name, &one)).collect()
 }
 

@@ -14,13 +14,14 @@ use super::{
     rules::Ruled,
 };
 use crate::{
+    api::JwtRule,
     envoy::{
         Profile, Renderer, Unit,
         input::{Endpoints, Serving},
     },
     view::{
         Name, Touched,
-        waypoint::{Subject, Waypoint},
+        waypoint::{Access, Subject, Waypoint},
     },
 };
 
@@ -105,7 +106,7 @@ impl Tended {
         let own = Subject::Waypoint(name.clone());
         let of_settings = hosts(world.settings);
         let concerns_settings = |service: &Name| of_settings.contains(&*world.snapshot.mesh.hostname(service));
-        let is_other = *self.serving.settings != **world.settings || *self.serving.keys != **world.keys;
+        let is_other = *self.serving.settings != **world.settings;
         if is_other || touched.services.iter().any(concerns_settings) {
             // Rare, and everything may speak of it.
             let renderers = std::mem::take(&mut self.renderers);
@@ -113,6 +114,7 @@ impl Tended {
             return self.render(whole());
         }
         let mut units = BTreeSet::new();
+        self.take_keys(world, &mut units);
         if touched.waypoints.contains(name) || touched.access.contains(&own) {
             self.serving.waypoint = Arc::clone(waypoint);
             self.serving.access = world.access(&own);
@@ -268,6 +270,24 @@ impl Tended {
         for target in differ {
             self.place_other(world, &target, units);
         }
+    }
+
+    /// The keys of issuers: only who goes by one that changed is made anew.
+    fn take_keys(&mut self, world: World<'_>, units: &mut BTreeSet<Unit>) {
+        if Arc::ptr_eq(&self.serving.keys, world.keys) {
+            return;
+        }
+        let old = std::mem::replace(&mut self.serving.keys, Arc::clone(world.keys));
+        let concerns = |access: &Access| {
+            let rules = access.authentication.iter().flat_map(|object| &object.spec.jwt_rules);
+            let mut sources = rules.filter_map(JwtRule::key_source);
+            sources.any(|source| old.get(&source) != world.keys.get(&source))
+        };
+        if concerns(&self.serving.access) {
+            units.extend(whole());
+        }
+        let services = self.serving.services.iter().filter(|(_, served)| concerns(&served.access));
+        units.extend(services.map(|(name, _)| Unit::Service(name.clone())));
     }
 
     fn take_endpoints(&mut self, world: World<'_>, service: &Name, units: &mut BTreeSet<Unit>) {

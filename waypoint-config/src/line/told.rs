@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Line;
+use super::{Line, said};
 use crate::{
     ambient::ztunnel_accepted,
     api::{Key, Kind, ParentRef},
@@ -28,7 +28,7 @@ impl Line {
         if key.kind.is_route() {
             status.parents = self.parents(key);
         }
-        status.conditions.extend(self.fleet.notices(key).map(|notice| notice.condition()));
+        status.conditions.extend(said::conditions(&self.fleet, key));
         status.conditions.extend(self.refused.get(key).and_then(|refusals| refusals.first()).map(Refusal::condition));
         if let Some(fault) = self.faults.get(key) {
             refuse(&mut status, fault, key.kind);

@@ -4,11 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use waypoint_config::{
-    api::{Key, Kind},
+    api::{Key, KeySource, Kind},
     envoy::{
-        About, Flavour, Notice,
+        About, Flavour, Notice, format,
         input::{
-            Authorizer, AuthorizerProtocol, Destination, Endpoints, NamedEndpoint, Serving, Settings, Tracing, Upstream,
+            AccessLog, Authorizer, AuthorizerProtocol, Destination, Endpoints, LogFormat, NamedEndpoint, Serving,
+            Settings, Tracing, Upstream,
         },
     },
     view::{
@@ -188,11 +189,15 @@ pub(crate) fn authorizers(host: &str) -> BTreeMap<String, Authorizer> {
         fail_open: false,
         status_on_error: 403,
         body_bytes: 1024,
+        body_partial: true,
+        body_as_bytes: false,
     };
     let http = AuthorizerProtocol::Http {
         path_prefix: "/check".into(),
         include_request_headers: vec!["authorization".into(), "x-*".into()],
+        additional_headers: BTreeMap::from([("x-from".into(), "a %REQ(X)% value".into())]),
         headers_to_upstream: vec!["x-user".into()],
+        headers_to_client_on_allow: vec!["x-allowed".into()],
         headers_to_client_on_deny: vec!["*".into()],
     };
     let odd = Authorizer { status_on_error: 299, ..of(AuthorizerProtocol::Grpc) };
@@ -257,7 +262,7 @@ fn tokens_of_every_kind_of_issuer() {
         ("https://odd/keys".to_owned(), Ok(Arc::from("{\"keys\":[{\"kty\":\"RSA\",\"n\":\"!\"}]}"))),
         ("https://failed/keys".to_owned(), Err("connection refused".into())),
     ];
-    serving.keys = Arc::new(keys.into());
+    serving.keys = Arc::new(keys.into_iter().map(|(url, keys)| (KeySource::Url(url), keys)).collect());
     let text = format!(
         r#"
   jwtRules:
@@ -281,16 +286,33 @@ fn tokens_of_every_kind_of_issuer() {
 }
 
 #[test]
-fn spans_and_logs() {
+fn spans_logs_and_metrics() {
     let (mut serving, _) = one_service();
     let tracing = Tracing { collector: Upstream { host: "collector.example.com".into(), port: 4317 }, sampling: 250.0 };
     serving.settings = Arc::new(Settings {
         tracing: Some(tracing),
+        metrics: true,
         access_log: Some("/dev/stdout".into()),
         trust_domain_aliases: vec!["old.domain".into(), String::new()],
         ..Settings::default()
     });
     accepted("telemetry", &serving);
+}
+
+#[test]
+fn every_operator_of_a_log_format_that_passes_our_check() {
+    let (mut serving, _) = one_service();
+    let fields = serde_json::json!({ "a": format::specimen(), "b": { "c": "%PROTOCOL%" } });
+    let formats = [
+        LogFormat::Line,
+        LogFormat::Text(format::specimen()),
+        LogFormat::Json(fields.as_object().cloned().unwrap_or_default()),
+    ];
+    for (number, format) in formats.into_iter().enumerate() {
+        let log = AccessLog { path: "/dev/stdout".into(), format };
+        serving.settings = Arc::new(Settings { access_log: Some(log), ..Settings::default() });
+        accepted(&format!("log-{number}"), &serving);
+    }
 }
 
 #[test]

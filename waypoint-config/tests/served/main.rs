@@ -11,4 +11,5 @@ mod golden;
 mod incremental;
 mod judge;
 mod mesh;
+mod operator;
 mod stable;

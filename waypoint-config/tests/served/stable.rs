@@ -19,7 +19,8 @@ fn what_is_made_twice_is_equal_to_the_last_byte() {
     let ports =
         [(80, AppProtocol::Http11), (81, AppProtocol::Unknown), (82, AppProtocol::Tcp), (83, AppProtocol::Grpc)];
     let name = add(&mut serving, service("cart", "10.96.0.10", &ports), "10.0.0.10");
-    serving.settings = Arc::new(Settings { access_log: Some("/dev/stdout".into()), ..Settings::default() });
+    serving.settings =
+        Arc::new(Settings { access_log: Some("/dev/stdout".into()), metrics: true, ..Settings::default() });
     let rule = "{from: [{source: {namespaces: [a]}}]}";
     let rules = [rule; 9].join(",");
     serving.access.authorization = ["DENY", "ALLOW", "AUDIT"]

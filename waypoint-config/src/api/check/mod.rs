@@ -17,4 +17,4 @@ mod value;
 
 pub(super) use object::{object, value};
 pub use pattern::regex_fault;
-pub use value::{is_dns_label, is_dns_subdomain, parse_range};
+pub use value::{is_dns_label, is_dns_subdomain, is_header_name, parse_range};

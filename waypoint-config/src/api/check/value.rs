@@ -82,10 +82,14 @@ pub(super) fn at_most(path: &str, found: usize, most: usize) -> Result<(), Objec
     }
 }
 
-/// A name a header may have (RFC 9110 token).
-pub(super) fn header_name(path: &str, name: &str) -> Result<(), ObjectError> {
+/// Whether a header may have that name (RFC 9110 token).
+pub fn is_header_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    match !name.is_empty() && name.len() <= 256 && name.bytes().all(fits) {
+    !name.is_empty() && name.len() <= 256 && name.bytes().all(fits)
+}
+
+pub(super) fn header_name(path: &str, name: &str) -> Result<(), ObjectError> {
+    match is_header_name(name) {
         true => Ok(()),
         false => refuse(path, format!("{} is not the name of a header: letters, digits and `-`", shown(name))),
     }

@@ -5,7 +5,7 @@
 
 use envoy_types::pb::envoy::{
     config::{
-        core::v3::{ApiVersion, GrpcService, HttpUri, grpc_service, http_uri::HttpUpstreamType},
+        core::v3::{ApiVersion, GrpcService, HeaderValue, HttpUri, grpc_service, http_uri::HttpUpstreamType},
         rbac::v3::{Rbac, rbac::Action},
     },
     extensions::filters::{
@@ -118,7 +118,11 @@ fn ask(of: &Authorizer, prefix: &str) -> ExtAuthz {
         AuthorizerProtocol::Grpc => Services::GrpcService(grpc(of)),
         AuthorizerProtocol::Http { .. } => Services::HttpService(http(of)),
     };
-    let body = BufferSettings { max_request_bytes: of.body_bytes, allow_partial_message: true, ..Default::default() };
+    let body = BufferSettings {
+        max_request_bytes: of.body_bytes,
+        allow_partial_message: of.body_partial,
+        pack_as_bytes: of.body_as_bytes,
+    };
     ExtAuthz {
         transport_api_version: ApiVersion::V3.into(),
         failure_mode_allow: of.fail_open,
@@ -164,10 +168,22 @@ fn grpc(of: &Authorizer) -> GrpcService {
 }
 
 fn http(of: &Authorizer) -> HttpService {
-    let AuthorizerProtocol::Http { path_prefix, headers_to_upstream, headers_to_client_on_deny, .. } = &of.speaks
+    let AuthorizerProtocol::Http {
+        path_prefix,
+        additional_headers,
+        headers_to_upstream,
+        headers_to_client_on_allow,
+        headers_to_client_on_deny,
+        include_request_headers: _,
+    } = &of.speaks
     else {
         return HttpService::default();
     };
+    let added = additional_headers.iter().map(|(key, value)| HeaderValue {
+        key: key.clone(),
+        value: value.clone(),
+        ..Default::default()
+    });
     let uri = HttpUri {
         uri: format!("http://{}:{}", of.upstream.host, of.upstream.port),
         http_upstream_type: Some(HttpUpstreamType::Cluster(cluster::upstream_name(&of.upstream, false))),
@@ -176,10 +192,11 @@ fn http(of: &Authorizer) -> HttpService {
     HttpService {
         server_uri: Some(uri),
         path_prefix: path_prefix.clone(),
-        authorization_request: Some(AuthorizationRequest::default()),
+        authorization_request: Some(AuthorizationRequest { headers_to_add: added.collect(), ..Default::default() }),
         authorization_response: Some(AuthorizationResponse {
             allowed_upstream_headers: names(headers_to_upstream),
             allowed_client_headers: names(headers_to_client_on_deny),
+            allowed_client_headers_on_success: names(headers_to_client_on_allow),
             ..Default::default()
         }),
         ..Default::default()

@@ -143,12 +143,18 @@ fn provider(sets: &KeySets, rule: &JwtRule) -> (JwtProvider, Vec<Notice>) {
 }
 
 fn keys(sets: &KeySets, rule: &JwtRule) -> Result<String, String> {
-    let text = match (rule.jwks.is_empty(), sets.get(&rule.jwks_uri)) {
-        (false, _) => &rule.jwks,
-        (true, Some(Ok(keys))) => &**keys,
-        (true, Some(Err(reason))) => return Err(reason.clone()),
-        (true, None) if rule.jwks_uri.is_empty() => return Err("neither jwks nor jwksUri is given".into()),
-        (true, None) => return Err("they have not been fetched yet".into()),
+    let text = match (rule.keys(), rule.key_source()) {
+        (Some(keys), _) => keys,
+        (None, None) => {
+            return Err(
+                "neither jwks nor jwksUri is given, and the issuer is no URL where they could be looked for".into()
+            );
+        }
+        (None, Some(source)) => match sets.get(&source) {
+            Some(Ok(keys)) => &**keys,
+            Some(Err(reason)) => return Err(reason.clone()),
+            None => return Err("they have not been fetched yet".into()),
+        },
     };
     usable(text).ok_or_else(|| "they are no JSON Web Key Set with a key in it".into())
 }

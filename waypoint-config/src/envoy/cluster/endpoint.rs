@@ -18,8 +18,8 @@ use crate::{
     envoy::{
         Flavour, Profile,
         encode::{number, structure, text},
-        input::{Destination, Endpoints, identity, socket},
-        listener::{IDENTITY, ORIGINAL_DST},
+        input::{Destination, Endpoints, Serving, identity, socket},
+        listener::{DESCRIBED, IDENTITY, ORIGINAL_DST, are_kept},
         names,
     },
     view::{Mesh, Preference, Tunnel, Workload},
@@ -27,7 +27,7 @@ use crate::{
 
 /// The endpoints of that port; `None` when Envoy looks them up by name.
 pub(in crate::envoy) fn assignment(
-    mesh: &Mesh,
+    serving: &Serving,
     profile: &Profile,
     destination: &Destination,
     port: u16,
@@ -43,7 +43,7 @@ pub(in crate::envoy) fn assignment(
         let place = &workload.locality;
         let key = (distance(profile, service.preference, workload), [&*place.region, &*place.zone, &*place.subzone]);
         let socket = socket(*address, target.target_port);
-        let end = end(mesh, profile, workload, &socket, target.target_port);
+        let end = end(serving, profile, workload, &socket, target.target_port);
         groups.entry(key).or_default().extend(end.map(|end| (socket, end)));
     }
     let endpoints = compacted(groups);
@@ -96,8 +96,14 @@ fn distance(profile: &Profile, preference: Preference, workload: &Workload) -> u
     profile.viewer.distance(&workload.locality, &workload.node, by_node)
 }
 
-fn end(mesh: &Mesh, profile: &Profile, workload: &Workload, socket: &str, port: u16) -> Option<LbEndpoint> {
+fn end(serving: &Serving, profile: &Profile, workload: &Workload, socket: &str, port: u16) -> Option<LbEndpoint> {
+    let mesh = &serving.mesh;
     let mut metadata = Metadata::default();
+    if are_kept(serving, profile) {
+        let names = [("workload", &workload.workload_name), ("namespace", &workload.namespace)];
+        let names = structure(names.map(|(key, name)| (key, text(&**name))));
+        metadata.filter_metadata.insert(DESCRIBED.to_owned(), names);
+    }
     let mut put = |filter: &str, key: &str, value: String| {
         metadata.filter_metadata.insert(filter.to_owned(), structure([(key, text(value))]));
     };

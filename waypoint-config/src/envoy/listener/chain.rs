@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use super::{
     internal::SNIFF_CHAIN,
     matcher::{Guarded, Ports, Way},
+    metrics,
     part::ads,
     requests::{self, HttpChain},
     state,
@@ -111,6 +112,7 @@ fn http_chain(
         stat_prefix: stat_name(service, port.port),
         routes: RouteSpecifier::Rds(routes),
         access: &[&serving.access, &served.access],
+        metrics: metrics::of_requests(serving, profile, service, port.protocol),
         before: Vec::new(),
     };
     requests::chain(serving, profile, of)
@@ -179,6 +181,7 @@ fn direct_http(serving: &Serving, profile: &Profile, name: &str, cluster: &str) 
         stat_prefix: "direct".into(),
         routes: RouteSpecifier::RouteConfig(routes),
         access: &[&serving.access],
+        metrics: None,
         before: vec![state::destination()],
     };
     requests::chain(serving, profile, of)

@@ -6,6 +6,7 @@ mod chain;
 mod internal;
 mod log;
 mod matcher;
+mod metrics;
 mod originate;
 mod part;
 mod requests;
@@ -15,6 +16,7 @@ mod terminate;
 
 pub(super) use chain::{Chains, direct, of_service};
 pub(super) use internal::{Tables, main, sniff};
+pub(super) use metrics::{DESCRIBED, are_kept};
 pub(super) use originate::originate;
 pub(super) use part::{ads, http_filter, network_filter};
 pub(super) use requests::tracing_upstream;

@@ -3,6 +3,7 @@
 
 use envoy_types::pb::envoy::{
     config::{
+        accesslog::v3::AccessLog,
         core::v3::{
             GrpcService, Http2ProtocolOptions,
             grpc_service::{EnvoyGrpc, TargetSpecifier},
@@ -56,6 +57,8 @@ pub(super) struct HttpChain<'a> {
     pub(super) routes: RouteSpecifier,
     /// The policies that hold for it.
     pub(super) access: &'a [&'a Access],
+    /// What is counted of requests.
+    pub(super) metrics: Option<AccessLog>,
     /// What stands before HTTP.
     pub(super) before: Vec<Filter>,
 }
@@ -67,7 +70,7 @@ pub(super) fn chain(serving: &Serving, profile: &Profile, of: HttpChain<'_>) -> 
     let manager = HttpConnectionManager {
         stat_prefix: of.stat_prefix,
         route_specifier: Some(of.routes),
-        access_log: log::of_services(settings, guards.is_audited),
+        access_log: log::of_services(settings, guards.is_audited).into_iter().chain(of.metrics).collect(),
         http_filters: guards.filters.into_iter().chain(telemetry(profile.flavour)).chain([router()]).collect(),
         tracing: tracing(serving),
         http2_protocol_options: Some(Http2ProtocolOptions::default()),
@@ -141,7 +144,12 @@ pub(in crate::envoy) fn tracing_upstream(serving: &Serving) -> Option<&Upstream>
 fn tracing(serving: &Serving) -> Option<Tracing> {
     let asked = serving.settings.tracing.as_ref()?;
     let percent = |value: f64| Some(Percent { value: value.clamp(0.0, 100.0) });
-    let grpc = EnvoyGrpc { cluster_name: cluster::upstream_name(&asked.collector, true), ..Default::default() };
+    let grpc = EnvoyGrpc {
+        cluster_name: cluster::upstream_name(&asked.collector, true),
+        // Else the name of the cluster, which is no host: collectors refuse such requests.
+        authority: asked.collector.host.clone(),
+        ..Default::default()
+    };
     let service = GrpcService {
         target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
         timeout: seconds(10),
