@@ -31,8 +31,8 @@ pub(crate) fn judged(bed: &mut Bed) -> Result<()> {
     serve_keys(bed, "idp", &json!({ "/keys": one.key_set()?, "/three": three.key_set()? }))?;
     let address = bed.pod("demo/idp")?.v4;
     let configuration = json!({ "jwks_uri": format!("http://{address}:8080/three") });
-    serve_keys(bed, "three", &json!({ "/realm/.well-known/openid-configuration": configuration }))?;
-    let third = format!("http://{}:8080/realm", bed.pod("demo/three")?.v4);
+    serve_keys(bed, "realm", &json!({ "/realm/.well-known/openid-configuration": configuration }))?;
+    let third = format!("http://{}:8080/realm", bed.pod("demo/realm")?.v4);
     let three = three.renamed(&third);
     let given = two.key_set()?.to_string();
     let rules = format!(
