@@ -8,7 +8,7 @@
 //!
 //! Make before break: an Envoy puts a new cluster to use only when it has its endpoints, but new routes and listeners at once. So what speaks of clusters
 //! waits until the clusters that were sent have been taken with their endpoints, and what is removed waits until everything that is new has been taken.
-//! Neither waits longer than [`PATIENCE`](super::taken::PATIENCE). Nothing else waits for an acknowledgement.
+//! Neither waits longer than `taken::PATIENCE`. Nothing else waits for an acknowledgement.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
