@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::flow::{Far, Flow, Stage};
+use super::flow::{Ending, Far, Flow, Stage};
 use super::relay::{HEADER, LEAST_ROOM};
 use super::table::Key;
 use super::thread::Worker;
@@ -25,7 +25,7 @@ impl Worker {
         let (Stage::Asked(_), Far::Stream { tunnel: tunnel_key, id }) = (&flow.stage, &flow.far) else { return };
         let (tunnel_key, id) = (*tunnel_key, *id);
         let (Some(app), Some(tunnel)) = (&mut flow.app, self.tunnels.get_mut(tunnel_key)) else { return };
-        if flow.early > 0 || !is_alive(tunnel.heard, now) || !tunnel.sealed.is_empty() {
+        if flow.early > 0 || !is_alive(tunnel.heard, now) || !tunnel.sealed.is_empty() || tunnel.broken.is_some() {
             return;
         }
         let Tunnel { phase: Phase::Open(session), frames, .. } = tunnel else { return };
@@ -36,7 +36,12 @@ impl Worker {
         self.control.clear();
         let has_room = frames.room_mut().len() >= LEAST_ROOM;
         let most = if has_room { session.connection.send_capacity(id).min(MOST) } else { 0 };
-        let count = if most > 0 { app.peek(&mut frames.room_mut()[HEADER..HEADER + most]) } else { 0 };
+        let peeked = if most > 0 { app.peek(&mut frames.room_mut()[HEADER..HEADER + most]) } else { Ok(0) };
+        // An error is told once: nobody would find it later.
+        let Ok(count) = peeked else {
+            self.mark_dirty(tunnel_key);
+            return self.end_flow(key, Ending::Reset);
+        };
         if count > 0
             && let Some(header) = session.connection.data_header(id, count, false)
         {

@@ -119,7 +119,8 @@ impl Worker {
     /// The one end of every flow: both sides are told, account and log get it.
     pub(super) fn end_flow(&mut self, key: Key<Flow>, ending: Ending) {
         let Some(flow) = self.flows.remove(key) else { return };
-        let Flow { site, origin, stage, app, far, story, charged, .. } = flow;
+        let Flow { site, origin, stage, app, far, mut story, charged, early, .. } = flow;
+        story.count_to_far(early.into());
         site.server.budget.refund(charged);
         site.share.give_some(Kind::Sockets, 1 + usize::from(matches!(far, Far::Socket(_))));
         if matches!(stage, Stage::Dialling) {
@@ -201,6 +202,14 @@ impl Worker {
         }
         // What waits for the application was charged to its tunnel's stream, which is no more: the pod answers for it from now on.
         let Some(flow) = self.flows.get_mut(key) else { return };
+        // What went out with the request has been answered, so it has arrived: it is not news that comes too late.
+        let early = usize::from(std::mem::take(&mut flow.early));
+        if early > 0
+            && let Some(app) = &mut flow.app
+            && let Read::Bytes(count) = app.read(&mut self.carried.room_mut()[..early])
+        {
+            flow.story.count_to_far(count);
+        }
         let held = flow.to_app.queue.len();
         if let Err(over) = flow.site.server.budget.charge(held) {
             return self.end_flow(key, Ending::Failed(Failure::OverBudget(over)));

@@ -311,9 +311,11 @@ impl Socket {
     }
 
     /// Copies what is there and leaves it where it is. Says nothing of whether there is more.
-    pub(super) fn peek(&mut self, room: &mut [u8]) -> usize {
-        // Whatever is wrong with the socket, reading finds it at its time.
-        self.stream.peek(room).unwrap_or(0)
+    pub(super) fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self.stream.peek(room) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            other => other,
+        }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Wrote {
@@ -423,12 +425,14 @@ impl Queue {
         }
     }
 
-    /// Puts bytes of our own into an empty queue.
+    /// Puts bytes of our own in front of all that waits; nothing of it may have been taken yet.
     pub(super) fn put_own(&mut self, bytes: &[u8]) {
-        self.put(bytes);
-        if let Some(held) = &mut self.0 {
-            held.own += bytes.len();
+        if bytes.is_empty() {
+            return;
         }
+        let held = self.0.get_or_insert_default();
+        held.chunks.push_front(bytes.to_vec());
+        held.own += bytes.len();
     }
 
     /// Writes what the socket takes; answers how many of the bytes were somebody's.
@@ -476,6 +480,16 @@ const PIECES: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_bytes_go_before_what_came_while_a_request_waited() {
+        let mut queue = Queue::default();
+        queue.put(b"data");
+        queue.put_own(b"header");
+        let chunks: Vec<_> = queue.0.iter().flat_map(|held| &held.chunks).flatten().copied().collect();
+        assert_eq!(chunks, b"headerdata");
+        assert_eq!(queue.take(8), 2, "two bytes of the peer's");
+    }
 
     #[test]
     fn a_queue_gives_back_what_was_put_in_and_counts_its_own_bytes_apart() {

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::thread;
 
+use hbone::request::ConnectAnswer;
 use hbone::{ErrorCode, StreamId};
 
 use super::peer::{Peer, Told};
@@ -142,4 +143,48 @@ fn nothing_goes_out_early_where_that_is_off() {
     let stream = requested(&mut second);
     second.answer(stream);
     assert_eq!(heard(&mut second, stream, 5), b"later");
+}
+
+#[test]
+fn an_answer_whose_stream_is_reset_behind_its_end_is_read_to_its_end() {
+    let world = one_thread(true);
+    let (mut peer, _listener, door) = warm(&world);
+    for _ in 0..20 {
+        let mut app = dial(door);
+        app.write_all(b"question").unwrap();
+        let stream = requested(&mut peer);
+        assert_eq!(heard(&mut peer, stream, 8), b"question");
+        // All at once: the answer, the bytes, the end, and that nothing more is wanted.
+        peer.core.answer(stream, &ConnectAnswer::accepted(None));
+        let mut frames = Vec::new();
+        peer.core.write_control(&mut frames);
+        frames.extend(peer.core.data_header(stream, 6, true).unwrap());
+        frames.extend(b"answer");
+        peer.core.reset(stream, ErrorCode::NO_ERROR);
+        peer.core.write_control(&mut frames);
+        peer.send(&frames);
+        let mut all = Vec::new();
+        app.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"answer");
+    }
+}
+
+#[test]
+fn an_application_that_resets_at_once_is_told_of_as_a_reset() {
+    let world = one_thread(true);
+    let (mut peer, _listener, door) = warm(&world);
+    abort(dial(door));
+    // Whether the proxy has noticed before it asked, or in asking.
+    let mut app = dial(door);
+    app.write_all(b"next").unwrap();
+    let mut ended = Vec::new();
+    loop {
+        match peer.wait(|told| !matches!(told, Told::GoAway(_))) {
+            Told::Data(_, bytes) if bytes == b"next" => break,
+            // The first is that of the connection that has gone through.
+            Told::End(stream) if stream.number() > 1 => ended.push(stream),
+            _ => {}
+        }
+    }
+    assert_eq!(ended, [], "a reset has become an end");
 }
