@@ -262,6 +262,13 @@ pub async fn run(mesh: Mesh, mut inputs: Inputs, feedback: Feedback, outputs: Ou
     line.configure(settings, inputs.keys());
     let now = || tokio::time::Instant::now().into_std();
     loop {
+        // Whatever else there is to do, nobody is kept waiting beyond the deadline.
+        if line.next_deadline().is_some_and(|deadline| deadline <= now())
+            && line.handle_progress(&progress.heard(), now())
+        {
+            publish.send_modify(|published| line.publish(published));
+            statuses.say(line.retold(), false);
+        }
         let said: BTreeSet<Said> = line.fleet.said().into_iter().cloned().collect();
         let batch = tokio::select! {
             biased;

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::Semaphore,
 };
 use tokio_rustls::TlsConnector;
 
@@ -127,6 +128,19 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
+/// The resolver cannot be interrupted: a look-up that nobody waits for any more still has its thread, and its place among so many. Others share those threads.
+async fn look_up(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
+    let place = LOOK_UPS.acquire().await.map_err(io::Error::other)?;
+    let found = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        (host.as_str(), port).to_socket_addrs().map(|all| all.map(|address| address.ip()).collect())
+    });
+    found.await.map_err(io::Error::other)?
+}
+
+/// Look-ups at once, in the whole program.
+static LOOK_UPS: Semaphore = Semaphore::const_new(16);
+
 impl Fetcher {
     /// The public keys of a source.
     ///
@@ -179,9 +193,8 @@ impl Fetcher {
         let addresses: Vec<IpAddr> = match place.address() {
             Some(address) => vec![address],
             None => {
-                let found = tokio::net::lookup_host((host.as_str(), place.port())).await;
-                let found = found.map_err(|source| FetchError::LookUp { host: host.clone(), source })?;
-                found.map(|address| address.ip()).collect()
+                let found = look_up(host.clone(), place.port()).await;
+                found.map_err(|source| FetchError::LookUp { host: host.clone(), source })?
             }
         };
         let mut refused = FetchError::LookUp { host: host.clone(), source: io::Error::other("it has no address") };
