@@ -84,16 +84,22 @@ fn v6(address: Ipv6Addr) -> Result<(), &'static str> {
         _ if address.is_unspecified() => return Err("no address of a host"),
         _ if address.is_unicast_link_local() => return Err("a link-local address"),
         _ if address.is_multicast() => return Err("a multicast address"),
-        _ if METADATA_V6.contains(&address) => return Err("a metadata service of a cloud"),
+        _ if METADATA_V6.contains(&address) || parts[..2] == AWS => return Err("a metadata service of a cloud"),
+        _ if parts[0] & 0xffc0 == 0xfec0 => return Err("a site-local address"),
         _ => {}
     }
     let joined = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
     };
-    // Ways to an IPv4 address inside an IPv6 one: NAT64 (RFC 6052, 8215), 6to4 (RFC 3056), and the long forgotten compatible form.
+    // Ways to an IPv4 address inside an IPv6 one: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC 2765), and the long forgotten compatible form.
     match parts {
-        [0x64, 0xff9b, _, _, _, _, high, low] | [0, 0, 0, 0, 0, 0, high, low] => v4(joined(high, low)),
+        // Where the IPv4 address stands in it is a network's own affair (RFC 8215); in Teredo's (RFC 4380) it is a server's and a disguised client's.
+        [0x64, 0xff9b, 1, ..] => Err("an address of a network's own translation"),
+        [0x2001, 0, ..] => Err("a Teredo address"),
+        [0x64, 0xff9b, _, _, _, _, high, low] | [0, 0, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
+            v4(joined(high, low))
+        }
         [0x2002, high, low, ..] => v4(joined(high, low)),
         _ => Ok(()),
     }
@@ -102,9 +108,11 @@ fn v6(address: Ipv6Addr) -> Result<(), &'static str> {
 /// Those of clouds that are not link-local: Azure, Alibaba, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-/// AWS, Google.
+/// What AWS has for its services on each host.
+const AWS: [u16; 2] = [0xfd00, 0xec2];
+/// Google, Oracle.
 const METADATA_V6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+    [Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)];
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +146,14 @@ mod tests {
             "64:ff9b::127.0.0.1",
             "64:ff9b:1::169.254.169.254",
             "2002:7f00:1::",
+            "64:ff9b:1:a9fe:a9:fe00:808:808",
+            "::ffff:0:127.0.0.1",
+            "2001:0:102:304::1",
+            "fec0::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
         ];
         for address in refused {
             assert!(!permits("", "idp.example.com", address), "{address}");

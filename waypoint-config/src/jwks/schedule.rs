@@ -19,7 +19,7 @@ use crate::{api::KeySource, envoy::input::KeySets};
 pub(super) struct Schedule {
     entries: BTreeMap<KeySource, Entry>,
     /// Named, but more than there may be.
-    surplus: Vec<KeySource>,
+    surplus: BTreeMap<KeySource, Duration>,
 }
 
 #[derive(Debug)]
@@ -62,24 +62,36 @@ impl Schedule {
         for (source, entry) in &mut self.entries {
             entry.patience = wanted.get(source).copied();
         }
+        self.surplus = wanted
+            .iter()
+            .filter(|(source, _)| !self.entries.contains_key(*source))
+            .map(|(source, patience)| (source.clone(), *patience))
+            .collect();
+        self.make_room(now);
+    }
+
+    /// Whoever is named takes a place that is free, or that of one whom nobody names any more.
+    fn make_room(&mut self, now: Instant) {
         self.forget(now);
-        self.surplus.clear();
-        for (source, patience) in wanted {
-            if self.entries.contains_key(source) {
-                continue;
-            }
+        let mut unnamed: Vec<KeySource> = Vec::new();
+        if self.entries.len() + self.surplus.len() > MAX_SOURCES {
+            let is_idle = |entry: &Entry| entry.patience.is_none() && entry.since().is_some();
+            unnamed.extend(self.entries.iter().filter(|(_, entry)| is_idle(entry)).map(|(source, _)| source.clone()));
+        }
+        while !self.surplus.is_empty() {
             if self.entries.len() >= MAX_SOURCES {
-                self.surplus.push(source.clone());
-                continue;
+                let Some(source) = unnamed.pop() else { return };
+                self.entries.remove(&source);
             }
-            let entry = Entry { patience: Some(*patience), turn: Turn::Due(now), kept: None, fault: None, failures: 0 };
-            self.entries.insert(source.clone(), entry);
+            let Some((source, patience)) = self.surplus.pop_first() else { return };
+            let entry = Entry { patience: Some(patience), turn: Turn::Due(now), kept: None, fault: None, failures: 0 };
+            self.entries.insert(source, entry);
         }
     }
 
     /// What is to be fetched now, at most `free` at once; each is to be answered with [`Self::handle_fetched`].
     pub(super) fn begin(&mut self, now: Instant, free: usize) -> Vec<Order> {
-        self.forget(now);
+        self.make_room(now);
         let due = |entry: &Entry| matches!(entry.turn, Turn::Due(at) if at <= now);
         let mut all: Vec<_> = self.entries.iter_mut().filter(|(_, entry)| due(entry)).collect();
         // Who waits longest comes first: slow ones cannot shut out others.
@@ -138,7 +150,7 @@ impl Schedule {
             };
             Some((source.clone(), known))
         });
-        let surplus = self.surplus.iter().map(|source| {
+        let surplus = self.surplus.keys().map(|source| {
             (source.clone(), Err(format!("more than {MAX_SOURCES} places of keys are named in this mesh")))
         });
         known.chain(surplus).collect()
@@ -278,5 +290,25 @@ mod tests {
         world.want(&all.iter().collect::<Vec<_>>());
         assert!(matches!(world.schedule.keys().get(&all[MAX_SOURCES]), Some(Err(reason)) if reason.contains("4096")));
         assert_eq!(world.begin().len(), 10);
+        // Whom nobody names any more gives up the place, even before its date.
+        for source in &all[..10] {
+            world.fetched(source, Ok("keys"));
+        }
+        world.want(&all[1..].iter().collect::<Vec<_>>());
+        assert_eq!(world.schedule.keys().get(&all[MAX_SOURCES]), None, "to be fetched like any other");
+    }
+
+    #[test]
+    fn a_place_that_comes_free_is_taken_without_a_word_from_anybody() {
+        let mut world = World::new();
+        let all: Vec<_> = (0..=MAX_SOURCES).map(|number| url(&format!("h{number:05}"))).collect();
+        world.want(&all[..MAX_SOURCES].iter().collect::<Vec<_>>());
+        // The first is under way, and so keeps its place until it is back.
+        assert_eq!(world.schedule.begin(world.now, 1).len(), 1);
+        world.want(&all[1..].iter().collect::<Vec<_>>());
+        assert!(matches!(world.schedule.keys().get(&all[MAX_SOURCES]), Some(Err(_))));
+        world.fetched(&all[0], Ok("keys"));
+        world.begin();
+        assert_eq!(world.schedule.keys().get(&all[MAX_SOURCES]), None);
     }
 }
