@@ -383,7 +383,10 @@ fn report_unattached(line: &Line, known: &mut BTreeMap<Key, String>) {
                 let old = known.insert(key.clone(), condition.message.clone());
                 if old.as_ref() != Some(&condition.message) {
                     let (namespace, name) = (&key.namespace, &key.name);
-                    warn!("AuthorizationPolicy {namespace}/{name} is not enforced: {}", condition.message);
+                    warn!(
+                        "AuthorizationPolicy {namespace}/{name} is not enforced as it is written: {}",
+                        condition.message
+                    );
                 }
             }
             None => _ = known.remove(key),
