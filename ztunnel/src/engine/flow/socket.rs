@@ -161,3 +161,22 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_reset_is_not_taken_for_silence_by_looking() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut socket = Socket::connected(near.into());
+        assert_eq!(socket.peek(&mut [0; 8]).unwrap(), 0, "silence");
+        Stream::from(other).reset();
+        assert_eq!(socket.peek(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
